@@ -1,0 +1,6 @@
+//! The three modules: entities, commands and pure transitions, nothing else.
+//!
+//! A module does not know how it is replicated, who asks, or what time it is.
+
+pub mod money;
+pub mod request;

@@ -1,0 +1,100 @@
+//! One pod as a pure composition: `(input, time) → effects`.
+//!
+//! The same code runs in the binary, under `runtime`'s event loop, and in the simulator. The loop
+//! around it, wherever it runs, does this and nothing else:
+//!
+//! 1. wait for input until `next_wakeup`, drain what is there, *then* read the clock;
+//! 2. `step` each input (frames to oneself first), `tick`, then `flush` into one [`Round`];
+//! 3. hand `early` to the links; make `commits` durable (the stores may be written side by side);
+//!    abort the process if that fails;
+//! 4. hand `late` to the links and `replies` to the clients; a frame to oneself is the first input of
+//!    the next round.
+
+use crate::modules::request::{Outcome, Request};
+use bytes::Bytes;
+use kassa_protocols::ids::{Module, PodId, Shard};
+use kassa_protocols::tables::Change;
+use kassa_protocols::time::Time;
+use serde::{Deserialize, Serialize};
+
+/// A client's request on this pod, as the api numbers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ClientId(pub u64);
+
+/// What can happen to a pod.
+#[derive(Debug)]
+pub enum Input {
+    /// A client asks; `deadline` is when its wait ends.
+    Request { client: ClientId, request: Request, deadline: Time },
+    /// A client went away: its wait ends, what it began does not.
+    Gone { client: ClientId },
+    /// One frame of a peer (or of this pod itself), in the order sent.
+    Frame { from: PodId, messages: Vec<Message> },
+    /// The outgoing link to a peer came up or went down; on down, what was queued on it is lost.
+    Link { peer: PodId, up: bool },
+}
+
+/// Everything that pods say to each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {}
+
+/// What one store has to make durable in a round, as one atomic batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// Order, Stock or Payment; the cluster group lives in the payment store.
+    pub store: Module,
+    /// The packed log record of this round, with its position (grows by one a record).
+    pub log: Option<(u64, Bytes)>,
+    /// Checkpointed table records.
+    pub tables: Vec<(Shard, Change)>,
+    /// Log records below this position are covered by checkpoints (this batch included).
+    pub cut_below: Option<u64>,
+    /// Whether anything waits for it: if not, it may reach the disk with a later one.
+    pub sync: bool,
+}
+
+/// What a round leaves to be done. See the module's top for the order.
+#[derive(Debug, Default)]
+pub struct Round {
+    pub early: Vec<(PodId, Vec<Message>)>,
+    pub commits: Vec<Commit>,
+    pub late: Vec<(PodId, Vec<Message>)>,
+    pub replies: Vec<(ClientId, Outcome)>,
+}
+
+/// What a pod knows of itself, for `status`, readiness and people.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    pub pod: u8,
+    /// Empty once the pod can answer; else why not.
+    pub not_ready: Vec<String>,
+    pub peers: Vec<PeerStatus>,
+    pub shards: Vec<ShardStatus>,
+    /// Client requests that this pod holds.
+    pub requests: u64,
+    /// Checkouts in flight that this pod coordinates, and charges not yet finished.
+    pub checkouts: u64,
+    pub unfinished: u64,
+    /// Checkouts committed by this pod as coordinator since it started.
+    pub committed: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    pub pod: u8,
+    pub up: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardStatus {
+    pub module: String,
+    pub shard: u16,
+    pub replicas: Vec<u8>,
+    pub leader: Option<u8>,
+    pub ballot: String,
+    /// The position applied here, and the newest this pod knows to be committed.
+    pub applied: u64,
+    pub committed: u64,
+    /// Reservations held (stock) or charges unfinished (payment).
+    pub open: u64,
+}

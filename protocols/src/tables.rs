@@ -88,7 +88,8 @@ impl State {
     pub fn get_committed(&mut self, disk: &dyn Disk, key: &[u8]) -> Option<(Bytes, Option<Bytes>)> {
         if let Some(slot) = self.slots.get_mut(key) {
             slot.touched = true;
-            return self.versioned_parts(slot.stored.clone());
+            let stored = slot.stored.clone();
+            return self.versioned_parts(stored);
         }
         let stored = disk.get(self.shard, key);
         let fresh = stored.is_none();

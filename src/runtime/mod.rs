@@ -1,1 +1,9 @@
-//! runtime
+//! The event loop around [`crate::node`]: the only part that touches storage and fabric.
+//!
+//! # Layout
+//! [`handle`] is how tasks reach the loop; [`clock`] reads the time.
+
+pub mod clock;
+pub mod handle;
+
+pub use handle::Handle;

@@ -22,6 +22,7 @@
 
 pub mod effects;
 pub mod ids;
+pub mod paxos;
 pub mod placement;
 pub mod tables;
 pub mod time;

@@ -24,5 +24,6 @@ pub mod effects;
 pub mod ids;
 pub mod paxos;
 pub mod placement;
+pub mod quorum;
 pub mod tables;
 pub mod time;

@@ -1,1 +1,24 @@
-fn main() {}
+//! The `kassa` command.
+
+use kassa::cli;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // A broken invariant ends the process at once, whichever thread finds it.
+    std::panic::set_hook(Box::new(|broken| {
+        let message = broken.payload_as_str().unwrap_or("no message");
+        let place = broken.location().map_or_else(String::new, |place| format!(" at {place}"));
+        eprintln!("kassa: broken invariant{place}: {message}");
+        std::process::exit(i32::from(cli::fail::Exit::Broken.code()));
+    }));
+    match cli::run() {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("kassa: {error:#}");
+            cli::fail::exit_of(&error).into()
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Child processes: started, watched, started again, and ended together with us.
+//!
+//! Each child leads a process group of its own, so that Ctrl-C in a terminal reaches `kassa up` alone and
+//! what a child leaves behind can be ended with it. Children are spawned on the main thread only: the
+//! kernel ties their end to that thread's.
+
+use super::layout::write_whole;
+use anyhow::Context;
+use rustix::process::{Pid, Signal, kill_process_group};
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+
+/// A child that ended is started again after this.
+const RESTART_AFTER: Duration = Duration::from_secs(1);
+/// Children have this long to end by themselves: all must be down within 5 s.
+const STOP_WITHIN: Duration = Duration::from_millis(3500);
+
+/// What to run, and where to write down that it runs.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// As people know it: `pod 1`, `nginx`.
+    pub name: String,
+    pub program: PathBuf,
+    pub arguments: Vec<String>,
+    pub log: PathBuf,
+    /// Written here; `None` where the child does it itself.
+    pub pid_file: Option<PathBuf>,
+    pub restart: bool,
+}
+
+/// Runs the child until it ends for good or `stop` becomes true; the status of its last end.
+///
+/// # Errors
+/// Where it cannot be started or its files cannot be written.
+pub async fn keep(spec: Spec, mut stop: watch::Receiver<bool>) -> anyhow::Result<Option<ExitStatus>> {
+    loop {
+        let mut child = spawn(&spec)?;
+        let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let ended = tokio::select! {
+            status = child.wait() => Some(status.with_context(|| format!("cannot wait for {}", spec.name))?),
+            _ = stop.wait_for(|&stop| stop) => None,
+        };
+        if ended.is_none() {
+            signal(group, Signal::TERM);
+            if tokio::time::timeout(STOP_WITHIN, child.wait()).await.is_err() {
+                eprintln!("kassa: {} did not end by itself and was killed", spec.name);
+            }
+        }
+        // What it may have left behind, a worker of nginx for one, goes with it.
+        signal(group, Signal::KILL);
+        let _ = child.wait().await;
+        if let Some(file) = &spec.pid_file {
+            let _ = std::fs::remove_file(file);
+        }
+        let Some(status) = ended else { return Ok(None) };
+        let again = spec.restart && !is_final(status);
+        let next = if again { "; it is started again" } else { "; it is not started again" };
+        eprintln!("kassa: {} ended ({}){next}, see {}", spec.name, describe(status), spec.log.display());
+        if !again {
+            return Ok(Some(status));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RESTART_AFTER) => {}
+            _ = stop.wait_for(|&stop| stop) => return Ok(None),
+        }
+    }
+}
+
+/// A pod that refuses its configuration (2) or its disk (3) would do so again.
+fn is_final(status: ExitStatus) -> bool {
+    matches!(status.code(), Some(2 | 3))
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => status.to_string(),
+    }
+}
+
+fn spawn(spec: &Spec) -> anyhow::Result<Child> {
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&spec.log)
+        .with_context(|| format!("cannot write {}", spec.log.display()))?;
+    let error_log = log.try_clone().with_context(|| format!("cannot write {}", spec.log.display()))?;
+    let mut command = Command::new(&spec.program);
+    command.args(&spec.arguments).stdin(Stdio::null()).stdout(log).stderr(error_log).process_group(0);
+    // These name one pod; the environment would give them to all.
+    for key in ["POD", "PEERS", "HTTP", "FABRIC", "DATA", "CONFIG"] {
+        command.env_remove(format!("KASSA_{key}"));
+    }
+    let child = command
+        .spawn()
+        .with_context(|| format!("cannot start {} ({})", spec.name, spec.program.display()))?;
+    if let (Some(file), Some(pid)) = (&spec.pid_file, child.id()) {
+        write_whole(file, &format!("{pid}\n"))?;
+    }
+    Ok(child)
+}
+
+fn signal(group: Option<Pid>, signal: Signal) {
+    if let Some(group) = group {
+        // An error means that no process of the group is left.
+        let _ = kill_process_group(group, signal);
+    }
+}

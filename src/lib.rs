@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod cli;
+pub mod exit;
 pub mod fabric;
 pub mod modules;
 pub mod node;

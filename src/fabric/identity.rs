@@ -1,0 +1,319 @@
+//! Who this directory is: `identity`, the file that makes it one pod of one cluster.
+//!
+//! A pod draws a disk id of its own and persists it before it tells anybody; the cluster id is a hash
+//! of all first pods' disk ids, so that all who know them agree without a vote. Whoever votes from
+//! another disk under the same number would forget what it had promised: hence the file, its checksum,
+//! and the refusals here.
+
+use kassa_protocols::ids::PodId;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+
+/// Names one pod's disk for ever: random, drawn when its directory was first used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DiskId(pub u128);
+
+/// Names a cluster: the hash of its first pods' disk ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ClusterId(pub u128);
+
+/// A cluster that has formed: its name, and the disk that each pod must have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Formed {
+    pub cluster: ClusterId,
+    pub disks: BTreeMap<PodId, DiskId>,
+}
+
+/// What the file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub pod: PodId,
+    pub disk: DiskId,
+    pub formed: Option<Formed>,
+}
+
+/// Why a directory cannot be used. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error(
+        "{}: {reason}; this disk must not vote from a guess: refill the pod in a new directory", path.display()
+    )]
+    Corrupt { path: PathBuf, reason: String },
+    #[error("{} belongs to {theirs}, not to {ours}: mend `pod` or `data`", path.display())]
+    OtherPod { path: PathBuf, theirs: PodId, ours: PodId },
+    #[error(
+        "{} is missing, but {} holds data: put the file back, or refill the pod in a new directory",
+        path.display(), holds.display()
+    )]
+    Missing { path: PathBuf, holds: PathBuf },
+    #[error(
+        "{} is empty or missing, but the pod has been part of a cluster: put it back, or refill the pod in a new directory",
+        directory.display()
+    )]
+    DataMissing { directory: PathBuf },
+}
+
+impl Formed {
+    #[must_use]
+    pub fn new(disks: BTreeMap<PodId, DiskId>) -> Self {
+        let mut bytes = Vec::with_capacity(disks.len() * 17);
+        for (pod, disk) in &disks {
+            bytes.push(pod.0);
+            bytes.extend_from_slice(&disk.0.to_be_bytes());
+        }
+        Self { cluster: ClusterId(xxh3_128(&bytes)), disks }
+    }
+
+    /// Whether the name is that of these disks.
+    #[must_use]
+    pub fn is_consistent(&self) -> bool {
+        Self::new(self.disks.clone()).cluster == self.cluster
+    }
+}
+
+impl Identity {
+    /// Reads the identity of `pod` in `directory`, or, in a directory that was never used, draws a
+    /// disk id and persists it. `modules` are the directories of the pod's stores.
+    ///
+    /// # Errors
+    /// If the file is damaged, belongs to another pod, or does not go with what the stores hold.
+    pub fn load(directory: &Path, pod: PodId, modules: &[PathBuf]) -> Result<Self, IdentityError> {
+        let path = directory.join(FILE);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(source) if source.kind() == io::ErrorKind::NotFound => {
+                return match modules.iter().find(|module| holds_data(module)) {
+                    Some(holds) => Err(IdentityError::Missing { path, holds: holds.clone() }),
+                    None => Self::draw(directory, pod),
+                };
+            }
+            Err(source) if source.kind() == io::ErrorKind::InvalidData => {
+                return Err(IdentityError::Corrupt { path, reason: "it is not text".to_owned() });
+            }
+            Err(source) => return Err(IdentityError::Io { path, source }),
+        };
+        let identity = match Self::parse(&text) {
+            Ok(identity) => identity,
+            Err(reason) => return Err(IdentityError::Corrupt { path, reason }),
+        };
+        if identity.pod != pod {
+            return Err(IdentityError::OtherPod { path, theirs: identity.pod, ours: pod });
+        }
+        let missing = modules.iter().find(|module| !holds_data(module));
+        match (&identity.formed, missing) {
+            (Some(_), Some(directory)) => Err(IdentityError::DataMissing { directory: directory.clone() }),
+            (Some(_), None) | (None, _) => Ok(identity),
+        }
+    }
+
+    fn draw(directory: &Path, pod: PodId) -> Result<Self, IdentityError> {
+        let identity = Self { pod, disk: DiskId(rand::random()), formed: None };
+        identity.persist(directory)?;
+        Ok(identity)
+    }
+
+    /// Writes the file so that after a crash at any moment the old one or the new one is there.
+    ///
+    /// # Errors
+    /// If it cannot be made durable.
+    pub fn persist(&self, directory: &Path) -> Result<(), IdentityError> {
+        let path = directory.join(FILE);
+        let write = || -> io::Result<()> {
+            let temporary = directory.join(FILE_TEMPORARY);
+            let mut file = File::create(&temporary)?;
+            file.write_all(self.render().as_bytes())?;
+            file.sync_all()?;
+            std::fs::rename(&temporary, &path)?;
+            File::open(directory)?.sync_all()
+        };
+        write().map_err(|source| IdentityError::Io { path: path.clone(), source })
+    }
+
+    fn render(&self) -> String {
+        let mut text = format!(
+            "# What makes this directory a pod of its cluster. Never edit or copy it.\n\
+             version = {VERSION}\npod = {}\ndisk = \"{}\"\n",
+            self.pod.0, self.disk
+        );
+        if let Some(formed) = &self.formed {
+            let disks: Vec<String> =
+                formed.disks.iter().map(|(pod, disk)| format!("{} = \"{disk}\"", pod.0)).collect();
+            text += &format!("cluster = \"{}\"\ndisks = {{ {} }}\n", formed.cluster, disks.join(", "));
+        }
+        let sum = xxh3_64(text.as_bytes());
+        text + &format!("{CHECKSUM}{sum:016x}\"\n")
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let (body, sum) = text.rsplit_once(CHECKSUM).ok_or("it has no checksum line")?;
+        if sum.strip_suffix("\"\n") != Some(&format!("{:016x}", xxh3_64(body.as_bytes()))) {
+            return Err("it fails its checksum".to_owned());
+        }
+        let file: Lines = toml::from_str(body).map_err(|error| error.message().to_owned())?;
+        if file.version != VERSION {
+            return Err(format!("its version is {}, this kassa knows {VERSION}", file.version));
+        }
+        let formed = match (file.cluster, file.disks) {
+            (None, None) => None,
+            (Some(cluster), Some(disks)) => {
+                let mut known = BTreeMap::new();
+                for (pod, disk) in disks {
+                    let pod = pod.parse().map_err(|_| format!("{pod:?} is no pod number"))?;
+                    known.insert(PodId(pod), DiskId(hex(&disk)?));
+                }
+                Some(Formed { cluster: ClusterId(hex(&cluster)?), disks: known })
+            }
+            (Some(_), None) | (None, Some(_)) => return Err("cluster and disks go together".to_owned()),
+        };
+        let identity = Self { pod: PodId(file.pod), disk: DiskId(hex(&file.disk)?), formed };
+        if let Some(formed) = &identity.formed
+            && (!formed.is_consistent() || formed.disks.get(&identity.pod) != Some(&identity.disk))
+        {
+            return Err("its cluster id, disks and disk do not go together".to_owned());
+        }
+        Ok(identity)
+    }
+}
+
+const FILE: &str = "identity";
+const FILE_TEMPORARY: &str = "identity.new";
+const VERSION: u16 = 1;
+const CHECKSUM: &str = "checksum = \"";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Lines {
+    version: u16,
+    pod: u8,
+    disk: String,
+    cluster: Option<String>,
+    disks: Option<BTreeMap<String, String>>,
+}
+
+fn hex(text: &str) -> Result<u128, String> {
+    u128::from_str_radix(text, 16).map_err(|_| format!("{text:?} is no id"))
+}
+
+fn holds_data(directory: &Path) -> bool {
+    std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+impl fmt::Display for DiskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Pod {
+        directory: tempfile::TempDir,
+        modules: Vec<PathBuf>,
+    }
+
+    impl Pod {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let modules = ["order", "stock", "payment"].map(|name| directory.path().join(name)).to_vec();
+            Self { directory, modules }
+        }
+        fn load(&self) -> Result<Identity, IdentityError> {
+            Identity::load(self.directory.path(), PodId(1), &self.modules)
+        }
+        fn file(&self) -> PathBuf {
+            self.directory.path().join(FILE)
+        }
+        fn fill_stores(&self) {
+            for module in &self.modules {
+                std::fs::create_dir_all(module).unwrap();
+                std::fs::write(module.join("0.jnl"), "x").unwrap();
+            }
+        }
+        fn form(&self) -> Identity {
+            let mut identity = self.load().unwrap();
+            let disks = [(PodId(0), DiskId(7)), (PodId(1), identity.disk)].into();
+            identity.formed = Some(Formed::new(disks));
+            self.fill_stores();
+            identity.persist(self.directory.path()).unwrap();
+            identity
+        }
+    }
+
+    #[test]
+    fn a_new_directory_draws_one_disk_id_and_keeps_it() {
+        let (pod, other) = (Pod::new(), Pod::new());
+        let drawn = pod.load().unwrap();
+        assert_eq!(pod.load().unwrap(), drawn);
+        assert_ne!(other.load().unwrap().disk, drawn.disk);
+        assert_eq!(drawn.formed, None);
+    }
+
+    #[test]
+    fn what_has_formed_comes_back() {
+        let pod = Pod::new();
+        let formed = pod.form();
+        assert_eq!(pod.load().unwrap(), formed);
+    }
+
+    #[test]
+    fn every_damaged_byte_is_noticed() {
+        let pod = Pod::new();
+        pod.form();
+        let good = std::fs::read(pod.file()).unwrap();
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 4;
+            std::fs::write(pod.file(), &bad).unwrap();
+            assert!(matches!(pod.load(), Err(IdentityError::Corrupt { .. })), "byte {at}");
+            std::fs::write(pod.file(), &good[..at]).unwrap();
+            assert!(matches!(pod.load(), Err(IdentityError::Corrupt { .. })), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn stores_without_an_identity_are_refused() {
+        let pod = Pod::new();
+        pod.form();
+        std::fs::remove_file(pod.file()).unwrap();
+        assert!(matches!(pod.load(), Err(IdentityError::Missing { .. })));
+    }
+
+    #[test]
+    fn an_identity_without_its_stores_is_refused() {
+        let pod = Pod::new();
+        pod.form();
+        std::fs::remove_dir_all(&pod.modules[2]).unwrap();
+        assert!(matches!(pod.load(), Err(IdentityError::DataMissing { .. })));
+    }
+
+    #[test]
+    fn another_pods_directory_is_refused() {
+        let pod = Pod::new();
+        pod.form();
+        let loaded = Identity::load(pod.directory.path(), PodId(2), &pod.modules);
+        assert!(matches!(loaded, Err(IdentityError::OtherPod { .. })));
+    }
+
+    #[test]
+    fn the_cluster_id_depends_on_all_disks_alone() {
+        let vector = |a, b| Formed::new([(PodId(0), DiskId(a)), (PodId(1), DiskId(b))].into());
+        assert_eq!(vector(1, 2).cluster, vector(1, 2).cluster);
+        assert_ne!(vector(1, 2).cluster, vector(1, 3).cluster);
+        assert_ne!(vector(1, 2).cluster, vector(2, 1).cluster);
+    }
+}

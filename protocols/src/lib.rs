@@ -18,8 +18,10 @@
 //!
 //! # Layout
 //! [`ids`], [`time`], [`effects`], [`placement`], [`tables`] are shared words. [`paxos`], [`quorum`],
-//! [`eventual`] and [`commit`] are one protocol each and never import each other.
+//! [`eventual`] and [`commit`] are one protocol each and never import each other. [`breaks`] is how the
+//! simulator has one rule broken on purpose.
 
+pub mod breaks;
 pub mod effects;
 pub mod ids;
 pub mod paxos;

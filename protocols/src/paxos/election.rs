@@ -42,6 +42,7 @@ impl Replica {
     pub(super) fn heard(&mut self, now: Time) {
         self.heard_at = now;
         self.suspect = false;
+        self.yielded = false;
         self.hint = None;
         self.stand_at = now + self.config.timing.election_timeout + self.stagger();
         if matches!(self.role, Role::Canvassing { .. }) {
@@ -77,14 +78,20 @@ impl Replica {
     pub(super) fn canvass(&mut self, now: Time, fx: &mut Fx) {
         self.leader = None;
         self.stand_at = now + self.config.timing.heartbeat + self.stagger();
-        self.polls += 1;
+        self.reached = None;
         self.role = Role::Canvassing { granted: vec![self.config.me] };
+        self.poll(fx);
+        self.count_grants(now, fx);
+    }
+
+    /// Asks all other voters; answers to earlier polls count no more.
+    pub(super) fn poll(&mut self, fx: &mut Fx) {
+        self.polls += 1;
         let message =
             Message::Canvass { ballot: self.promised, poll: self.polls, applied: self.log.applied() };
         for peer in self.peers.iter().filter(|peer| peer.voter) {
             fx.send_early.push((peer.id, message.clone()));
         }
-        self.count_grants(now, fx);
     }
 
     pub(super) fn on_canvass(
@@ -101,12 +108,17 @@ impl Replica {
         }
         self.seen = self.seen.max(ballot);
         let leads = matches!(self.role, Role::Leader(_));
-        // Whoever asks does not lead; so if it is the leader that this voter follows, that one is lost.
-        let lost = !leads && (self.lost_leader(now) || from == self.promised.pod());
+        if !leads && from == self.promised.pod() {
+            // Whoever asks does not lead, and this voter follows nobody else.
+            self.suspect = true;
+        }
+        let lost = !leads && self.lost_leader(now);
         // A candidate that needs a snapshot would keep the shard waiting for it.
         let granted = lost && applied + 1 >= self.log.first();
-        if granted {
-            self.stand_at = self.stand_at.max(now + self.config.timing.heartbeat + self.stagger());
+        if granted && !self.yielded {
+            // Lets it go first. Only once: it may be one that nobody's answers reach.
+            self.yielded = true;
+            self.stand_at = now + self.config.timing.heartbeat + self.stagger();
         }
         let leader = if lost { None } else { self.leader };
         let (ballot, applied) = (self.promised, self.log.applied());
@@ -129,6 +141,7 @@ impl Replica {
         if poll != self.polls {
             return;
         }
+        self.count_reached(from, fx);
         let Role::Canvassing { granted: by } = &mut self.role else { return };
         if granted && !by.contains(&from) {
             by.push(from);
@@ -289,23 +302,6 @@ impl Replica {
             self.step_down(now, fx);
             self.leader = None;
             self.stand_soon(now + self.config.timing.heartbeat);
-        }
-    }
-
-    pub(super) fn on_handover(
-        &mut self,
-        now: Time,
-        from: PodId,
-        ballot: Ballot,
-        committed: u64,
-        fx: &mut Fx,
-    ) {
-        if !self.follow(now, from, ballot, fx) {
-            return;
-        }
-        self.learn(now, from, ballot, committed, fx);
-        if self.voter {
-            self.stand(now, fx);
         }
     }
 }

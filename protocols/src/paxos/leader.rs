@@ -7,7 +7,7 @@ use super::message::{Body, Entry, Event, Fx, Message, Record};
 use super::reads::Reads;
 use super::{MESSAGE_BYTES_MAX, Peer, Replica, Role};
 use crate::ids::{Ballot, PodId};
-use crate::time::{ShardClock, Span, Time};
+use crate::time::{ShardClock, Time};
 use bytes::Bytes;
 
 /// Own entries in flight. A round of the loop makes one entry, and a round trip lasts a few rounds; past
@@ -31,7 +31,7 @@ pub(super) struct Leader {
     pub clock: ShardClock,
     pub heartbeat_at: Time,
     pub reads: Reads,
-    /// Since when the preferred leader could take over at any moment.
+    /// Since when the preferred leader has kept up.
     pub preferred_ready_since: Option<Time>,
     pub handing_over_since: Option<Time>,
 }
@@ -262,44 +262,5 @@ impl Replica {
             fx.send_early.push((self.peers[i].id, Message::Read { ballot, round }));
         }
         self.pump(now, i, fx);
-    }
-
-    /// The preferred leader gets the leadership back when it has kept up for a while: leaders spread
-    /// over the pods as placed. If the message is lost, an ordinary election follows.
-    fn hand_over(&mut self, now: Time, fx: &mut Fx) {
-        let timing = self.config.timing;
-        let preferred = self.config.voters[0];
-        let Role::Leader(leader) = &mut self.role else { return };
-        let Some(peer) = self.peers.iter().find(|peer| peer.id == preferred && peer.voter) else { return };
-        let drained = leader.last == self.committed && peer.acked == leader.last;
-        if let Some(since) = leader.handing_over_since {
-            if drained {
-                let message = Message::Handover { ballot: self.promised, committed: self.committed };
-                fx.send.push((preferred, message));
-                self.step_down(now, fx);
-                self.leader = None;
-                self.heard(now);
-            } else if now.since(since) >= timing.election_timeout {
-                leader.handing_over_since = None;
-                leader.preferred_ready_since = None;
-            }
-            return;
-        }
-        let lag_max = PROPOSALS_IN_FLIGHT_MAX / 2;
-        let ready = leader.serving
-            && peer.up
-            && now.since(peer.heard_at) < Span(2 * timing.heartbeat.0)
-            && peer.acked + lag_max >= leader.last
-            && peer.applied + lag_max >= self.committed;
-        match (ready, leader.preferred_ready_since) {
-            (false, _) => leader.preferred_ready_since = None,
-            (true, None) => leader.preferred_ready_since = Some(now),
-            (true, Some(since)) if now.since(since) >= timing.handover => {
-                leader.handing_over_since = Some(now);
-                // Looked at again as soon as what is in flight may be done.
-                leader.heartbeat_at = now;
-            }
-            (true, Some(_)) => {}
-        }
     }
 }

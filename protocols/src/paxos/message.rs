@@ -145,6 +145,14 @@ pub enum Message {
         entries: Vec<Entry>,
         applied: u64,
     },
+    /// The leader of `ballot` would give its office to the receiver, which is preferred.
+    Offer {
+        ballot: Ballot,
+    },
+    /// The preferred leader reaches a majority and would take it.
+    Ready {
+        ballot: Ballot,
+    },
     /// The leader of `ballot` steps down for the receiver, which should stand at once.
     Handover {
         ballot: Ballot,
@@ -185,6 +193,8 @@ impl Message {
             | Self::ReadOk { ballot, .. }
             | Self::CatchUp { ballot, .. }
             | Self::Chosen { ballot, .. }
+            | Self::Offer { ballot }
+            | Self::Ready { ballot }
             | Self::Handover { ballot, .. } => *ballot,
         }
     }

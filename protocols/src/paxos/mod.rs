@@ -17,7 +17,7 @@
 //! | Read, ReadOk | leader → voters → | a read-index round |
 //! | CatchUp, Chosen | any → any → | chosen entries from a peer's log |
 //! | Reject | voter → leader, candidate | your ballot is too low |
-//! | Handover | leader → preferred leader | stand now |
+//! | Offer, Ready, Handover | leader → preferred leader → | take my office; stand now |
 //!
 //! # Deviations
 //! - Within a ballot a replica accepts without gaps, from the ballot's first index on (as Raft and
@@ -31,6 +31,7 @@
 
 mod acceptor;
 mod election;
+mod handover;
 mod leader;
 mod learner;
 mod log;
@@ -121,12 +122,16 @@ pub struct Replica {
     /// The leader as a peer hears it, while this replica does not.
     hint: Option<PodId>,
     heard_at: Time,
-    /// The leader's link went down.
+    /// The leader's link went down, or it was heard to be none any more.
     suspect: bool,
+    /// Another candidate was let go first since the leader was lost.
+    yielded: bool,
     stand_at: Time,
     /// The highest ballot heard of: the next one to stand with lies above.
     seen: Ballot,
     polls: u64,
+    /// Who has answered the poll that an offered office calls for.
+    reached: Option<Vec<PodId>>,
     tickets: u64,
 }
 
@@ -204,9 +209,11 @@ impl Replica {
             hint: None,
             heard_at: now,
             suspect: false,
+            yielded: false,
             stand_at: now,
             seen: Ballot::ZERO,
             polls: 0,
+            reached: None,
             tickets: 0,
             config,
         }
@@ -257,6 +264,8 @@ impl Replica {
             Message::Chosen { ballot: _, from: first, entries, applied } => {
                 self.on_chosen(now, from, first, entries, applied, fx);
             }
+            Message::Offer { ballot } => self.on_offer(now, from, ballot, fx),
+            Message::Ready { ballot } => self.on_ready(now, from, ballot),
             Message::Handover { ballot, committed } => self.on_handover(now, from, ballot, committed, fx),
         }
     }

@@ -5,12 +5,17 @@
 //! [`status`], [`verify`] and [`bench`] ask a running cluster over HTTP, with the lean client of
 //! [`http`]; [`check`] reads a data directory. `anyhow` is used here and in `main` alone.
 
+pub mod bench;
+mod crowd;
 pub mod fail;
 pub mod http;
 pub mod noop;
 pub mod parent;
+mod place;
 mod print;
+pub mod status;
 pub mod up;
+pub mod verify;
 
 use clap::{Parser, Subcommand};
 use fail::Exit;
@@ -38,6 +43,12 @@ struct Cli {
 enum Command {
     /// Run a whole cluster on this machine: pods, and nginx in front (the default)
     Up(up::UpArgs),
+    /// Show pods, shards, leaders, lag and what is in flight
+    Status(status::StatusArgs),
+    /// Test that the cluster sells, charges and tells the truth
+    Verify(verify::VerifyArgs),
+    /// Measure how many checkouts are committed a second
+    Bench(bench::BenchArgs),
     /// Become another program that ends with the one that started it
     #[command(hide = true)]
     RunWithParent(parent::WithParentArgs),
@@ -62,6 +73,9 @@ pub fn run() -> anyhow::Result<Exit> {
     let default = || Cli::parse_from(["kassa", "up"]).command;
     match cli.command.or_else(default) {
         Some(Command::Up(args)) => up::run(&args).map(|()| Exit::Done),
+        Some(Command::Status(args)) => status::run(&args),
+        Some(Command::Verify(args)) => verify::run(&args),
+        Some(Command::Bench(args)) => bench::run(&args),
         Some(Command::RunWithParent(args)) => parent::run(&args).map(|()| Exit::Done),
         Some(Command::Noop(args)) => noop::run(&args).map(|()| Exit::Done),
         None => Ok(Exit::Done),

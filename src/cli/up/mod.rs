@@ -10,7 +10,7 @@ mod pods;
 
 use super::fail;
 use super::http::{Connection, Target};
-use super::print;
+use super::{place, print};
 use anyhow::Context;
 use clap::Args;
 use layout::Directory;
@@ -130,6 +130,7 @@ async fn run_cluster(args: &UpArgs) -> anyhow::Result<()> {
     if gave_up.is_none() {
         eprintln!("kassa: stopping");
     }
+    place::remove(&directory.path);
     // Nobody listens any more only if all children have ended.
     let _ = stop.send(true);
     while let Some(ended) = children.join_next().await {
@@ -244,6 +245,10 @@ async fn welcome(directory: &Directory, http_ports: &[u16], nginx: Option<u16>) 
     let urls =
         |ports: &[u16]| ports.iter().map(|&port| Target::local(port).url()).collect::<Vec<_>>().join("  ");
     let shop = urls(&[nginx.unwrap_or(http_ports[0])]);
+    let all: Vec<String> = http_ports.iter().map(|&port| Target::local(port).url()).collect();
+    if let Err(error) = place::write(&directory.path, &shop, &all) {
+        eprintln!("kassa: {error:#}");
+    }
     let pods = http_ports.len();
     print::line(&format!(
         "kassa is ready after {:.1} s: {pods} {}, data in {}",

@@ -1,0 +1,248 @@
+//! `kassa status`: pods, shards, leaders, lag, and what is in flight.
+
+use super::fail::{self, Exit};
+use super::http::{Connection, Target};
+use super::{place, print};
+use crate::node::{ShardStatus, Status};
+use anyhow::Context;
+use clap::Args;
+use comfy_table::{Table, presets};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A pod that says nothing for this long is shown as silent.
+const WAIT: Duration = Duration::from_secs(2);
+
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Example:
+  kassa status --url http://127.0.0.1:8001 --shards
+
+Without --url it asks every pod of the cluster in ./kassa-data. `--json` is for programs.
+Next: the log of a pod is kassa-data/pod-N/log; `kassa verify` tests what the cluster holds.")]
+pub struct StatusArgs {
+    /// Which pod to ask; may be given several times [default: all of ./kassa-data, else port 8000]
+    #[arg(long, value_name = "URL")]
+    pub url: Vec<String>,
+    /// One row for every shard
+    #[arg(long)]
+    pub shards: bool,
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// One pod, or why it says nothing.
+#[derive(Debug, Serialize)]
+struct Seen {
+    url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// Asks and shows.
+///
+/// # Errors
+/// Where no pod answers.
+pub fn run(args: &StatusArgs) -> anyhow::Result<Exit> {
+    let targets = place::pods(&args.url)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start a runtime")?;
+    let seen = runtime.block_on(async {
+        let mut asked = Vec::new();
+        for target in targets {
+            asked.push(tokio::spawn(ask(target)));
+        }
+        let mut seen = Vec::new();
+        for pod in asked {
+            seen.push(pod.await.context("a task of `status` failed")?);
+        }
+        anyhow::Ok(seen)
+    })?;
+    if let [first, ..] = seen.as_slice()
+        && seen.iter().all(|pod| pod.status.is_none())
+    {
+        return Err(fail::impossible(format!(
+            "no cluster at {}: {}\nstart one with `kassa up`, or name a pod with --url",
+            first.url,
+            first.error.as_deref().unwrap_or("no answer")
+        ))
+        .into());
+    }
+    if args.json {
+        print::line(&serde_json::to_string_pretty(&seen).context("cannot write JSON")?);
+        return Ok(Exit::Done);
+    }
+    print::line(&pods(&seen));
+    let shards = newest(&seen);
+    print::line(&if args.shards { all(&shards) } else { summary(&shards) });
+    Ok(Exit::Done)
+}
+
+async fn ask(target: Target) -> Seen {
+    let request = target.request("GET", "/status", None);
+    let answer = tokio::time::timeout(WAIT, async { Connection::new(&target).ask(&request).await }).await;
+    let status = match answer {
+        Ok(Ok(answer)) if answer.status == 200 => serde_json::from_str(&answer.body)
+            .map_err(|error| format!("its /status is not understood: {error}")),
+        Ok(Ok(answer)) => Err(format!("it answered {}", answer.status)),
+        Ok(Err(broken)) => Err(broken.to_string()),
+        Err(_) => Err("no answer".to_owned()),
+    };
+    let (status, error) = match status {
+        Ok(status) => (Some(status), None),
+        Err(error) => (None, Some(error)),
+    };
+    Seen { url: target.url(), status, error }
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(header.iter().copied());
+    table
+}
+
+fn pods(seen: &[Seen]) -> String {
+    let mut table =
+        table(&["pod", "url", "state", "peers up", "requests", "checkouts", "unfinished", "committed"]);
+    for pod in seen {
+        match &pod.status {
+            Some(status) => {
+                let up = status.peers.iter().filter(|peer| peer.up).count();
+                table.add_row([
+                    status.pod.to_string(),
+                    pod.url.clone(),
+                    status
+                        .not_ready
+                        .first()
+                        .map_or_else(|| "ready".to_owned(), |why| format!("not ready: {why}")),
+                    format!("{up} of {}", status.peers.len()),
+                    status.requests.to_string(),
+                    status.checkouts.to_string(),
+                    status.unfinished.to_string(),
+                    status.committed.to_string(),
+                ]);
+            }
+            None => {
+                let error = pod.error.clone().unwrap_or_default();
+                table.add_row(["?".to_owned(), pod.url.clone(), error]);
+            }
+        }
+    }
+    table.to_string()
+}
+
+/// What is known of one shard over all pods that answered.
+#[derive(Clone, Debug)]
+struct Shard {
+    /// As the pod saw it that knows the most.
+    newest: ShardStatus,
+    /// The position of the replica that is furthest behind.
+    behind: u64,
+}
+
+fn newest(seen: &[Seen]) -> BTreeMap<(String, u16), Shard> {
+    let mut shards: BTreeMap<(String, u16), Shard> = BTreeMap::new();
+    for shard in seen.iter().filter_map(|pod| pod.status.as_ref()).flat_map(|status| &status.shards) {
+        let known = shards
+            .entry((shard.module.clone(), shard.shard))
+            .or_insert_with(|| Shard { newest: shard.clone(), behind: shard.applied });
+        known.behind = known.behind.min(shard.applied);
+        let knows_more = (shard.committed, shard.leader.is_some())
+            > (known.newest.committed, known.newest.leader.is_some());
+        let open = known.newest.open.max(shard.open);
+        if knows_more {
+            known.newest = shard.clone();
+        }
+        known.newest.open = open;
+    }
+    shards
+}
+
+impl Shard {
+    const fn lag(&self) -> u64 {
+        self.newest.committed.saturating_sub(self.behind)
+    }
+}
+
+fn summary(shards: &BTreeMap<(String, u16), Shard>) -> String {
+    let mut table = table(&["module", "shards", "led by (pod:shards)", "without leader", "lag", "in flight"]);
+    let mut modules: BTreeMap<&str, Vec<&Shard>> = BTreeMap::new();
+    for ((module, _), shard) in shards {
+        modules.entry(module).or_default().push(shard);
+    }
+    for (module, shards) in modules {
+        let mut led: BTreeMap<u8, usize> = BTreeMap::new();
+        for leader in shards.iter().filter_map(|shard| shard.newest.leader) {
+            *led.entry(leader).or_default() += 1;
+        }
+        let without = shards.iter().filter(|shard| shard.newest.leader.is_none()).count();
+        table.add_row([
+            module.to_owned(),
+            shards.len().to_string(),
+            led.iter().map(|(pod, count)| format!("{pod}:{count}")).collect::<Vec<_>>().join(" "),
+            without.to_string(),
+            shards.iter().map(|shard| shard.lag()).max().unwrap_or_default().to_string(),
+            shards.iter().map(|shard| shard.newest.open).sum::<u64>().to_string(),
+        ]);
+    }
+    table.to_string()
+}
+
+fn all(shards: &BTreeMap<(String, u16), Shard>) -> String {
+    let mut table =
+        table(&["module", "shard", "replicas", "leader", "ballot", "committed", "lag", "in flight"]);
+    for ((module, number), shard) in shards {
+        let newest = &shard.newest;
+        table.add_row([
+            module.clone(),
+            number.to_string(),
+            newest.replicas.iter().map(u8::to_string).collect::<Vec<_>>().join(" "),
+            newest.leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string()),
+            newest.ballot.clone(),
+            newest.committed.to_string(),
+            shard.lag().to_string(),
+            newest.open.to_string(),
+        ]);
+    }
+    table.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shard(applied: u64, committed: u64, leader: Option<u8>) -> ShardStatus {
+        ShardStatus {
+            module: "stock".into(),
+            shard: 0,
+            replicas: vec![0, 1, 2],
+            leader,
+            ballot: "1.2.0".into(),
+            applied,
+            committed,
+            open: committed - applied,
+        }
+    }
+
+    fn seen(shards: Vec<ShardStatus>) -> Seen {
+        let status = Status { shards, ..Status::default() };
+        Seen { url: "http://x".into(), status: Some(status), error: None }
+    }
+
+    #[test]
+    fn lag_is_that_of_the_slowest_replica() {
+        let pods = [seen(vec![shard(7, 9, None)]), seen(vec![shard(10, 12, Some(2))]), seen(vec![])];
+        let shards = newest(&pods);
+        let shard = &shards[&("stock".to_owned(), 0)];
+        assert_eq!((shard.lag(), shard.newest.leader, shard.newest.open), (5, Some(2), 2));
+        assert!(summary(&shards).contains("2:1"), "{}", summary(&shards));
+        assert!(all(&shards).contains("1.2.0"));
+    }
+}

@@ -97,7 +97,7 @@ pub async fn run(
 impl Run {
     async fn client(&self, target: &Target) {
         let mut connection = Connection::new(target);
-        let mut random = Random::new();
+        let mut random = Random::seeded();
         // An order to edit, made when the mix first asks for one.
         let mut cart: Option<String> = None;
         while Instant::now() < self.until {

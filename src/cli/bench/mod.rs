@@ -142,7 +142,7 @@ pub struct Random(u64);
 
 impl Random {
     #[must_use]
-    pub fn new() -> Self {
+    pub fn seeded() -> Self {
         Self(RandomState::new().build_hasher().finish() | 1)
     }
 

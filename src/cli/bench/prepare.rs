@@ -92,7 +92,7 @@ async fn one_by_one(
     loader.all("stock", stocks).await?;
     let funds = users.iter().map(|user| format!("/payment/add_funds/{user}/{credit}")).collect();
     loader.all("credit", funds).await?;
-    let mut random = super::Random::new();
+    let mut random = super::Random::seeded();
     let paths = (0..orders).map(|_| format!("/orders/create/{}", random.of(&users))).collect();
     let orders = loader.ids("orders", paths, "order_id").await?;
     let mut lines = Vec::with_capacity(orders.len() * 2);

@@ -40,7 +40,6 @@ struct Latency {
 }
 
 #[derive(Debug, Serialize)]
-#[expect(clippy::struct_field_names, reason = "the names are those of the report's keys")]
 struct BookReport {
     agree: bool,
     paid_but_untold: u64,

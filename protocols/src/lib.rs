@@ -22,7 +22,9 @@
 //! simulator has one rule broken on purpose.
 
 pub mod breaks;
+pub mod commit;
 pub mod effects;
+pub mod eventual;
 pub mod ids;
 pub mod paxos;
 pub mod placement;

@@ -2,5 +2,12 @@
 //!
 //! A module does not know how it is replicated, who asks, or what time it is.
 
+pub mod batch;
+pub mod cluster;
+pub mod keys;
+pub mod machine;
 pub mod money;
+pub mod order;
+pub mod payment;
 pub mod request;
+pub mod stock;

@@ -5,10 +5,31 @@
 //!
 //! 1. wait for input until `next_wakeup`, drain what is there, *then* read the clock;
 //! 2. `step` each input (frames to oneself first), `tick`, then `flush` into one [`Round`];
-//! 3. hand `early` to the links; make `commits` durable (the stores may be written side by side);
-//!    abort the process if that fails;
-//! 4. hand `late` to the links and `replies` to the clients; a frame to oneself is the first input of
-//!    the next round.
+//! 3. hand `early` to the links and `replies` to the clients: they rest on what was durable before this
+//!    round; make `commits` durable, in order (stores may be written side by side unless a commit is
+//!    `after_others`); abort the process if that fails;
+//! 4. hand `late` to the links; a frame to oneself is the first input of the next round.
+
+mod admission;
+mod checkout;
+mod checkpoint;
+mod cluster;
+pub mod config;
+mod copy;
+mod group;
+mod ingress;
+mod log;
+mod message;
+mod orders;
+mod outbox;
+mod payment;
+mod pod;
+mod routes;
+mod stock;
+
+pub use config::Config;
+pub use message::Message;
+pub use pod::Node;
 
 use crate::modules::request::{Outcome, Request};
 use bytes::Bytes;
@@ -34,10 +55,6 @@ pub enum Input {
     Link { peer: PodId, up: bool },
 }
 
-/// Everything that pods say to each other.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Message {}
-
 /// What one store has to make durable in a round, as one atomic batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
@@ -51,6 +68,9 @@ pub struct Commit {
     pub cut_below: Option<u64>,
     /// Whether anything waits for it: if not, it may reach the disk with a later one.
     pub sync: bool,
+    /// Whether it may only begin once the commits before it in the round are durable: a payment shard's
+    /// checkpoint never passes what the order store has of its receipts.
+    pub after_others: bool,
 }
 
 /// What a round leaves to be done. See the module's top for the order.

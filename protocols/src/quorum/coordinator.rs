@@ -93,15 +93,22 @@ impl Coordinator {
 }
 
 impl Replica {
+    /// Whether `write` would write now.
+    #[must_use]
+    pub fn can_write(&self) -> bool {
+        let Role::Coordinator(coordinator) = &self.role else { return false };
+        let open = matches!(coordinator.stage, Stage::Open { .. });
+        coordinator.serving && open && self.chain.tail().len() < WRITES_IN_FLIGHT_MAX
+    }
+
     /// Writes the final values of what a round changed, on top of all that was written before. Its
     /// version, or `None` if this pod does not lead, has too many writes in flight, or is handing
     /// over: then the records are to be part of a later write. One a round, before its barrier.
     pub fn write(&mut self, now: Time, records: Vec<Change>, fx: &mut Effects) -> Option<Version> {
-        let Role::Coordinator(coordinator) = &mut self.role else { return None };
-        let open = matches!(coordinator.stage, Stage::Open { .. });
-        if !coordinator.serving || !open || self.chain.tail().len() >= WRITES_IN_FLIGHT_MAX {
+        if !self.can_write() {
             return None;
         }
+        let Role::Coordinator(coordinator) = &mut self.role else { return None };
         let prev = self.chain.accepted();
         let version = prev.next(coordinator.ballot);
         let time = coordinator.clock.stamp(now);

@@ -1,0 +1,13 @@
+//! The reserving commit: two-phase commit (Gray 1978) with reservations instead of locks, whose decision
+//! is one command in the coordinator's own replicated log (the last-agent optimisation).
+//!
+//! Departures from the textbook: the vote of the coordinator's side *is* the decision, so that there is
+//! no coordinator log and no blocking window; a participant in doubt asks the payment shard, which any
+//! leader of it can answer; participants learn in bulk what can no longer be decided (watermarks)
+//! instead of one message for each outcome.
+//!
+//! [`coordinator`] follows the transactions of one payment shard, [`participant`] the queue and the
+//! doubts of one stock shard. Neither decides anything: decisions are commands of the modules.
+
+pub mod coordinator;
+pub mod participant;

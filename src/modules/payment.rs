@@ -1,0 +1,617 @@
+//! Payment: users, their credit, and what was paid for orders.
+//!
+//! Applying [`Command::Charge`] is *the* decision of a checkout (the last-agent optimisation of two-phase
+//! commit, Gray 1978): there is no other record of it, and no window in which only a coordinator knows.
+//! A charge stays in the unfinished set until every stock shard has acknowledged its confirmation.
+//!
+//! A payment record keeps every receipt and refund of its order, from which the order module's copies are
+//! derived at any time, on every replica. Payments name the order's incarnation and the user's: a batch of
+//! users voids payments without a receipt, what was bought stays bought; a batch of orders leaves nothing.
+
+use super::batch::{BatchRecord, Load, insert_and_prune, newest_covering};
+use super::keys;
+use super::machine::{Context, Machine, decode, encode};
+use super::money::Money;
+use super::request::{Answer, OrderId, Refusal, UserId};
+use super::stock::{batch_key, txn_from_key, txn_key};
+use bytes::{BufMut, Bytes, BytesMut};
+use kassa_protocols::ids::{Incarnation, OpId, ShardNo, TxnId};
+use kassa_protocols::tables::View;
+use kassa_protocols::time::ShardTime;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+const USERS: u8 = b'u';
+/// The table of what was paid for orders; the node watches it to derive receipts.
+pub const ORDERS: u8 = b'o';
+const UNFINISHED: u8 = b'f';
+const BATCHES: u8 = b'b';
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    pub incarnation: Incarnation,
+    pub credit: Money,
+}
+
+/// The order that a payment is for: its own life of the id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderRef {
+    pub user: UserId,
+    pub order: OrderId,
+    pub incarnation: Incarnation,
+}
+
+/// What was charged, as it was when it was charged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    pub txn: TxnId,
+    /// The charge whose refund this generation of the order builds on.
+    pub generation: Option<TxnId>,
+    pub lines: Vec<ReceiptLine>,
+    /// The operations of the order that the charge covers.
+    pub covered: Vec<OpId>,
+    pub total: Money,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiptLine {
+    pub item: super::request::ItemId,
+    pub incarnation: Incarnation,
+    pub units: u64,
+    pub price: Money,
+    pub stock_shard: ShardNo,
+}
+
+/// One payment for an order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Payment {
+    pub amount: Money,
+    pub user_incarnation: Incarnation,
+    pub refunded: bool,
+    /// Of a charge; `None` for one that came through `pay` and no checkout has used.
+    pub receipt: Option<Receipt>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum KeyAnswer {
+    CheckedOut(Money),
+    Credit(Money),
+    Removed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct KeyEntry {
+    key: OpId,
+    time: ShardTime,
+    user_incarnation: Incarnation,
+    answer: KeyAnswer,
+}
+
+/// Everything paid for one order by one user, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderPayments {
+    pub incarnation: Incarnation,
+    pub payments: Vec<Payment>,
+    /// The order was removed: nothing is paid for it any more.
+    pub closed: bool,
+    keys: Vec<KeyEntry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    CreateUser {
+        user: UserId,
+    },
+    AddFunds {
+        key: OpId,
+        user: UserId,
+        amount: Money,
+    },
+    Pay {
+        key: OpId,
+        user: UserId,
+        amount: Money,
+    },
+    PayOrder {
+        key: OpId,
+        order: OrderRef,
+        amount: Money,
+    },
+    Cancel {
+        key: OpId,
+        order: OrderRef,
+    },
+    /// The decision of a checkout. `total` is `None` where it is too large for the money type.
+    Charge {
+        key: OpId,
+        order: OrderRef,
+        receipt: Box<Receipt>,
+        total: Option<Money>,
+    },
+    /// A checkout of an order that seems paid: stores its key with the answer if it is.
+    Repeat {
+        key: OpId,
+        order: OrderRef,
+    },
+    /// The order is removed.
+    Close {
+        key: OpId,
+        order: OrderRef,
+    },
+    Finished(Vec<TxnId>),
+    Load(BatchRecord),
+    /// A read of the user's credit.
+    Find {
+        user: UserId,
+    },
+    /// A read: whether a payment for the order stands.
+    Status {
+        order: OrderRef,
+    },
+    /// Changes and tells nothing: what waits for it knows that its leader still leads.
+    Nothing,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    Done(Answer),
+    Refused(Refusal),
+    Charged {
+        total: Money,
+    },
+    /// Paid before, under this key or another.
+    AlreadyPaid {
+        total: Money,
+    },
+    /// `Repeat` of an order that is not paid.
+    NotPaid,
+    /// Its ballot or generation is not the newest: the coordinator rereads.
+    Aborted,
+    /// A newer batch than the sender knows covers the order: the pod looks again.
+    Overwritten,
+    Acknowledged,
+}
+
+/// The transition function of a payment shard.
+#[derive(Debug, Default)]
+pub struct Payments {
+    users: Vec<BatchRecord>,
+    orders: Vec<BatchRecord>,
+    unfinished: BTreeMap<TxnId, Vec<ShardNo>>,
+}
+
+fn user_key(user: &UserId) -> Bytes {
+    let mut key = BytesMut::with_capacity(1 + user.0.len());
+    key.put_u8(USERS);
+    key.put_slice(user.0.as_bytes());
+    key.freeze()
+}
+
+fn order_key(order: &OrderRef) -> Bytes {
+    let mut key = BytesMut::with_capacity(2 + order.user.0.len() + order.order.0.len());
+    key.put_u8(ORDERS);
+    key.put_u8(u8::try_from(order.user.0.len()).expect("an id has at most 128 bytes"));
+    key.put_slice(order.user.0.as_bytes());
+    key.put_slice(order.order.0.as_bytes());
+    key.freeze()
+}
+
+/// The user and order that a key of the [`ORDERS`] table names.
+#[must_use]
+pub fn order_of_key(key: &[u8]) -> Option<(UserId, OrderId)> {
+    let (&length, rest) = key.strip_prefix(&[ORDERS])?.split_first()?;
+    let (user, order) = rest.split_at_checked(usize::from(length))?;
+    Some((std::str::from_utf8(user).ok()?.into(), std::str::from_utf8(order).ok()?.into()))
+}
+
+/// What a value of the [`ORDERS`] table says.
+#[must_use]
+pub fn order_payments(stored: &[u8]) -> OrderPayments {
+    decode(stored)
+}
+
+impl OrderPayments {
+    /// The payment that stands: not refunded, and not voided by a batch of users.
+    fn standing(&mut self, user: Incarnation) -> Option<&mut Payment> {
+        self.payments
+            .iter_mut()
+            .rev()
+            .find(|p| !p.refunded && (p.receipt.is_some() || p.user_incarnation == user))
+    }
+    /// The charge that the order's open generation builds on: the newest that was refunded.
+    #[must_use]
+    pub fn generation(&self) -> Option<TxnId> {
+        self.payments.iter().rev().filter(|p| p.refunded).find_map(|p| p.receipt.as_ref()).map(|r| r.txn)
+    }
+    /// The charge that stands, if the order is paid.
+    #[must_use]
+    pub fn charge(&self) -> Option<&Receipt> {
+        self.payments.iter().rev().filter(|p| !p.refunded).find_map(|p| p.receipt.as_ref())
+    }
+    fn find_key(&self, key: OpId) -> Option<&KeyEntry> {
+        self.keys.iter().find(|entry| entry.key == key)
+    }
+    fn remember(&mut self, context: Context, key: OpId, user_incarnation: Incarnation, answer: KeyAnswer) {
+        let kept_since = keys::kept_since(context.time);
+        self.keys.retain(|entry| entry.time >= kept_since);
+        self.keys.push(KeyEntry { key, time: context.time, user_incarnation, answer });
+    }
+}
+
+impl Payments {
+    /// The user as this shard knows it: its own record unless a newer batch covers the id.
+    pub fn user(&self, view: &mut View<'_>, user: &UserId) -> Option<User> {
+        let own: Option<User> = view.get(&user_key(user)).map(|stored| decode(&stored));
+        let batch = user.index().and_then(|index| newest_covering(&self.users, index));
+        match (own, batch) {
+            (Some(own), Some(batch)) if own.incarnation >= batch.incarnation => Some(own),
+            (_, Some(batch)) => match batch.load {
+                Load::Users { credit, .. } => Some(User { incarnation: batch.incarnation, credit }),
+                Load::Items { .. } | Load::Orders { .. } => unreachable!("kept apart when logged"),
+            },
+            (own, None) => own,
+        }
+    }
+
+    /// The newest batch of orders in this shard's own log that covers the order's id.
+    #[must_use]
+    pub fn order_batch(&self, order: &OrderId) -> Option<&BatchRecord> {
+        order.index().and_then(|index| newest_covering(&self.orders, index))
+    }
+
+    /// What was paid for this life of the order; `Err` if this shard knows a newer one.
+    pub fn order(&self, view: &mut View<'_>, order: &OrderRef) -> Result<OrderPayments, Outcome> {
+        if self.order_batch(&order.order).is_some_and(|batch| batch.incarnation > order.incarnation) {
+            return Err(Outcome::Overwritten);
+        }
+        let own: Option<OrderPayments> = view.get(&order_key(order)).map(|stored| decode(&stored));
+        match own {
+            Some(own) if own.incarnation > order.incarnation => Err(Outcome::Overwritten),
+            Some(own) if own.incarnation == order.incarnation => Ok(own),
+            Some(_) | None => {
+                Ok(OrderPayments { incarnation: order.incarnation, ..OrderPayments::default() })
+            }
+        }
+    }
+
+    /// What a checkout under `key` was told, if it took effect.
+    pub fn checked_out(&self, view: &mut View<'_>, order: &OrderRef, key: OpId) -> Option<Money> {
+        let payments = self.order(view, order).ok()?;
+        match payments.find_key(key)?.answer {
+            KeyAnswer::CheckedOut(total) => Some(total),
+            KeyAnswer::Credit(_) | KeyAnswer::Removed => None,
+        }
+    }
+
+    /// Whether a payment of this user for the order stands.
+    fn status(&self, view: &mut View<'_>, order: &OrderRef) -> Outcome {
+        let Some(user) = self.user(view, &order.user) else {
+            return Outcome::Refused(Refusal::UserNotFound(order.user.clone()));
+        };
+        match self.order(view, order) {
+            Err(outcome) => outcome,
+            Ok(payments) if payments.closed => Outcome::Refused(Refusal::OrderNotFound(order.order.clone())),
+            Ok(mut payments) => {
+                let paid = payments.standing(user.incarnation).is_some();
+                Outcome::Done(Answer::PaymentStatus { paid })
+            }
+        }
+    }
+
+    /// The charges not yet finished, with the stock shards to confirm to.
+    #[must_use]
+    pub const fn unfinished(&self) -> &BTreeMap<TxnId, Vec<ShardNo>> {
+        &self.unfinished
+    }
+
+    /// Whether the batch, or one that wholly covers it, is in this shard's own log.
+    #[must_use]
+    pub fn has_batch(&self, batch: &BatchRecord) -> bool {
+        self.users.iter().chain(&self.orders).any(|known| known.stands_for(batch))
+    }
+
+    fn save_user(view: &mut View<'_>, id: &UserId, user: &User) {
+        view.set(user_key(id), encode(user));
+    }
+    fn save_order(view: &mut View<'_>, order: &OrderRef, payments: &OrderPayments) {
+        view.set(order_key(order), encode(payments));
+    }
+
+    fn create(&self, view: &mut View<'_>, user: &UserId) -> Outcome {
+        if self.user(view, user).is_none() {
+            Self::save_user(view, user, &User { incarnation: Incarnation(0), credit: Money::ZERO });
+        }
+        Outcome::Done(Answer::UserCreated { user: user.clone() })
+    }
+
+    /// A change of a user's credit that concerns no order.
+    fn change(
+        &self,
+        context: Context,
+        view: &mut View<'_>,
+        key: OpId,
+        id: &UserId,
+        amount: Money,
+        add: bool,
+    ) -> Outcome {
+        let Some(mut user) = self.user(view, id) else {
+            return Outcome::Refused(Refusal::UserNotFound(id.clone()));
+        };
+        if let Some(answer) = keys::find(view, context.time, key, user.incarnation) {
+            return Outcome::Done(answer);
+        }
+        let (changed, refusal) = if add {
+            (user.credit.checked_add(amount), Refusal::BadAmount("the credit would overflow".to_owned()))
+        } else {
+            (user.credit.checked_sub(amount), Refusal::InsufficientCredit)
+        };
+        let Some(credit) = changed else { return Outcome::Refused(refusal) };
+        user.credit = credit;
+        Self::save_user(view, id, &user);
+        let answer = if add {
+            Answer::Funds { user: id.clone(), credit }
+        } else {
+            Answer::Credit { user: id.clone(), credit }
+        };
+        keys::remember(view, context.time, key, user.incarnation, &answer);
+        Outcome::Done(answer)
+    }
+
+    fn pay_order(
+        &self,
+        context: Context,
+        view: &mut View<'_>,
+        key: OpId,
+        order: &OrderRef,
+        amount: Money,
+    ) -> Outcome {
+        let Some(mut user) = self.user(view, &order.user) else {
+            return Outcome::Refused(Refusal::UserNotFound(order.user.clone()));
+        };
+        let mut payments = match self.order(view, order) {
+            Ok(payments) => payments,
+            Err(outcome) => return outcome,
+        };
+        if let Some(answer) = credit_answer(&payments, key, user.incarnation, order) {
+            return answer;
+        }
+        if payments.closed {
+            return Outcome::Refused(Refusal::OrderNotFound(order.order.clone()));
+        }
+        match payments.standing(user.incarnation) {
+            Some(standing) if standing.amount != amount => return Outcome::Refused(Refusal::PaymentMismatch),
+            Some(_) => {}
+            None => {
+                let Some(credit) = user.credit.checked_sub(amount) else {
+                    return Outcome::Refused(Refusal::InsufficientCredit);
+                };
+                user.credit = credit;
+                Self::save_user(view, &order.user, &user);
+                let user_incarnation = user.incarnation;
+                payments.payments.push(Payment { amount, user_incarnation, refunded: false, receipt: None });
+            }
+        }
+        payments.remember(context, key, user.incarnation, KeyAnswer::Credit(user.credit));
+        Self::save_order(view, order, &payments);
+        Outcome::Done(Answer::Credit { user: order.user.clone(), credit: user.credit })
+    }
+
+    fn cancel(&self, context: Context, view: &mut View<'_>, key: OpId, order: &OrderRef) -> Outcome {
+        let Some(mut user) = self.user(view, &order.user) else {
+            return Outcome::Refused(Refusal::UserNotFound(order.user.clone()));
+        };
+        let mut payments = match self.order(view, order) {
+            Ok(payments) => payments,
+            Err(outcome) => return outcome,
+        };
+        if let Some(answer) = credit_answer(&payments, key, user.incarnation, order) {
+            return answer;
+        }
+        if payments.closed {
+            return Outcome::Refused(Refusal::OrderNotFound(order.order.clone()));
+        }
+        let standing = payments.standing(user.incarnation).filter(|p| p.user_incarnation == user.incarnation);
+        let Some(payment) = standing else { return Outcome::Refused(Refusal::PaymentNotFound) };
+        let Some(credit) = user.credit.checked_add(payment.amount) else {
+            return Outcome::Refused(Refusal::BadAmount(
+                "the credit would overflow by the refund".to_owned(),
+            ));
+        };
+        payment.refunded = true;
+        user.credit = credit;
+        payments.remember(context, key, user.incarnation, KeyAnswer::Credit(credit));
+        Self::save_user(view, &order.user, &user);
+        Self::save_order(view, order, &payments);
+        Outcome::Done(Answer::Credit { user: order.user.clone(), credit })
+    }
+
+    fn charge(
+        &mut self,
+        context: Context,
+        view: &mut View<'_>,
+        key: OpId,
+        order: &OrderRef,
+        receipt: &Receipt,
+        total: Option<Money>,
+    ) -> Outcome {
+        let mut payments = match self.order(view, order) {
+            Ok(payments) => payments,
+            Err(_) => return Outcome::Aborted,
+        };
+        if let Some(KeyEntry { answer: KeyAnswer::CheckedOut(total), .. }) = payments.find_key(key) {
+            return Outcome::AlreadyPaid { total: *total };
+        }
+        // A newer leader has been in office since: what it told the stock shards about this one stands.
+        if receipt.txn.ballot < context.lead {
+            return Outcome::Aborted;
+        }
+        if let Some(paid) = payments.charge().map(|receipt| receipt.total) {
+            return self.repeat_paid(context, view, key, order, payments, paid);
+        }
+        if payments.closed {
+            return Outcome::Refused(Refusal::OrderNotFound(order.order.clone()));
+        }
+        if receipt.generation != payments.generation() {
+            return Outcome::Aborted;
+        }
+        let Some(mut user) = self.user(view, &order.user) else {
+            return Outcome::Refused(Refusal::UserNotFound(order.user.clone()));
+        };
+        let Some(total) = total else { return Outcome::Refused(Refusal::InsufficientCredit) };
+        if let Some(standing) = payments.standing(user.incarnation) {
+            if standing.amount != total {
+                return Outcome::Refused(Refusal::PaymentMismatch);
+            }
+            standing.receipt = Some(receipt.clone());
+        } else {
+            let Some(credit) = user.credit.checked_sub(total) else {
+                return Outcome::Refused(Refusal::InsufficientCredit);
+            };
+            user.credit = credit;
+            Self::save_user(view, &order.user, &user);
+            payments.payments.push(Payment {
+                amount: total,
+                user_incarnation: user.incarnation,
+                refunded: false,
+                receipt: Some(receipt.clone()),
+            });
+        }
+        payments.remember(context, key, user.incarnation, KeyAnswer::CheckedOut(total));
+        Self::save_order(view, order, &payments);
+        let mut shards: Vec<ShardNo> = receipt.lines.iter().map(|line| line.stock_shard).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        if !shards.is_empty() {
+            view.set(txn_key(UNFINISHED, receipt.txn), encode(&shards));
+            self.unfinished.insert(receipt.txn, shards);
+        }
+        Outcome::Charged { total }
+    }
+
+    fn repeat_paid(
+        &self,
+        context: Context,
+        view: &mut View<'_>,
+        key: OpId,
+        order: &OrderRef,
+        mut payments: OrderPayments,
+        total: Money,
+    ) -> Outcome {
+        let user = self.user(view, &order.user).map_or(Incarnation(0), |user| user.incarnation);
+        payments.remember(context, key, user, KeyAnswer::CheckedOut(total));
+        Self::save_order(view, order, &payments);
+        Outcome::AlreadyPaid { total }
+    }
+
+    fn repeat(&self, context: Context, view: &mut View<'_>, key: OpId, order: &OrderRef) -> Outcome {
+        let payments = match self.order(view, order) {
+            Ok(payments) => payments,
+            Err(outcome) => return outcome,
+        };
+        if let Some(KeyEntry { answer: KeyAnswer::CheckedOut(total), .. }) = payments.find_key(key) {
+            return Outcome::AlreadyPaid { total: *total };
+        }
+        match payments.charge().map(|receipt| receipt.total) {
+            Some(total) => self.repeat_paid(context, view, key, order, payments, total),
+            None => Outcome::NotPaid,
+        }
+    }
+
+    fn close(&self, context: Context, view: &mut View<'_>, key: OpId, order: &OrderRef) -> Outcome {
+        let mut payments = match self.order(view, order) {
+            Ok(payments) => payments,
+            Err(outcome) => return outcome,
+        };
+        let removed = Outcome::Done(Answer::OrderRemoved { order: order.order.clone() });
+        if payments.find_key(key).is_some_and(|entry| entry.answer == KeyAnswer::Removed) {
+            return removed;
+        }
+        if payments.closed {
+            return Outcome::Refused(Refusal::OrderNotFound(order.order.clone()));
+        }
+        let user = self.user(view, &order.user).map_or(Incarnation(0), |user| user.incarnation);
+        if payments.standing(user).is_some() {
+            return Outcome::Refused(Refusal::OrderPaid(order.order.clone()));
+        }
+        payments.closed = true;
+        payments.remember(context, key, user, KeyAnswer::Removed);
+        Self::save_order(view, order, &payments);
+        removed
+    }
+
+    fn load(&mut self, view: &mut View<'_>, batch: &BatchRecord) -> Outcome {
+        if !self.has_batch(batch) {
+            let batches = match batch.load {
+                Load::Users { .. } => &mut self.users,
+                Load::Orders { .. } => &mut self.orders,
+                Load::Items { .. } => {
+                    unreachable!("a payment shard is sent batches of users and orders only")
+                }
+            };
+            for covered in insert_and_prune(batches, batch.clone()) {
+                view.delete(batch_key(covered));
+            }
+            view.set(batch_key(batch.incarnation), encode(batch));
+        }
+        Outcome::Acknowledged
+    }
+}
+
+/// The answer that `pay` or `cancel` gave under this key, on this life of the user.
+fn credit_answer(
+    payments: &OrderPayments,
+    key: OpId,
+    user: Incarnation,
+    order: &OrderRef,
+) -> Option<Outcome> {
+    let entry = payments.find_key(key).filter(|entry| entry.user_incarnation == user)?;
+    match entry.answer {
+        KeyAnswer::Credit(credit) => Some(Outcome::Done(Answer::Credit { user: order.user.clone(), credit })),
+        KeyAnswer::CheckedOut(_) | KeyAnswer::Removed => None,
+    }
+}
+
+impl Machine for Payments {
+    type Command = Command;
+    type Outcome = Outcome;
+
+    fn execute(&mut self, context: Context, command: &Command, view: &mut View<'_>) -> Outcome {
+        match command {
+            Command::CreateUser { user } => self.create(view, user),
+            Command::AddFunds { key, user, amount } => self.change(context, view, *key, user, *amount, true),
+            Command::Pay { key, user, amount } => self.change(context, view, *key, user, *amount, false),
+            Command::PayOrder { key, order, amount } => self.pay_order(context, view, *key, order, *amount),
+            Command::Cancel { key, order } => self.cancel(context, view, *key, order),
+            Command::Charge { key, order, receipt, total } => {
+                self.charge(context, view, *key, order, receipt, *total)
+            }
+            Command::Repeat { key, order } => self.repeat(context, view, *key, order),
+            Command::Close { key, order } => self.close(context, view, *key, order),
+            Command::Finished(txns) => {
+                for txn in txns {
+                    if self.unfinished.remove(txn).is_some() {
+                        view.delete(txn_key(UNFINISHED, *txn));
+                    }
+                }
+                Outcome::Acknowledged
+            }
+            Command::Load(batch) => self.load(view, batch),
+            Command::Find { user: id } => match self.user(view, id) {
+                Some(user) => Outcome::Done(Answer::User { user: id.clone(), credit: user.credit }),
+                None => Outcome::Refused(Refusal::UserNotFound(id.clone())),
+            },
+            Command::Status { order } => self.status(view, order),
+            Command::Nothing => Outcome::Acknowledged,
+        }
+    }
+
+    fn rebuild(&mut self, view: &View<'_>) {
+        let batches = view.scan(&[BATCHES]).into_iter().map(|(_, stored)| decode::<BatchRecord>(&stored));
+        (self.users, self.orders) = batches.partition(|batch| matches!(batch.load, Load::Users { .. }));
+        self.unfinished = view
+            .scan(&[UNFINISHED])
+            .into_iter()
+            .map(|(key, stored)| (txn_from_key(&key), decode(&stored)))
+            .collect();
+    }
+}

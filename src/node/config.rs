@@ -1,0 +1,83 @@
+//! What a node is told: who it is, who the others are, how each module is replicated.
+
+use kassa_protocols::ids::PodId;
+use kassa_protocols::time::Span;
+use serde::{Deserialize, Serialize};
+
+/// How a module is replicated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    Paxos,
+    Quorum,
+}
+
+/// The most pods that vote in the cluster group; the others follow its log.
+pub const CLUSTER_VOTERS_MAX: usize = 5;
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub me: PodId,
+    /// All pods of the cluster, this one included.
+    pub pods: Vec<PodId>,
+    pub shards: u16,
+    pub replicas: usize,
+    pub payment: Protocol,
+    pub stock: Protocol,
+    /// Replicas that must accept a write on read/write quorums.
+    pub write_quorum: usize,
+    pub timing: Timing,
+    pub limits: Limits,
+    /// Makes the pod's own choices (jitter, keys of internal requests) differ between pods and runs.
+    pub seed: u64,
+}
+
+/// Intervals; they decide when to ask, retry or suspect, never what is true.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    pub heartbeat: Span,
+    pub election: Span,
+    /// How long a question waits for an answer before it is asked again.
+    pub ask_again: Span,
+    /// How long an order's operation waits for a leader before any replica takes it.
+    pub anywhere_after: Span,
+    /// How long confirmations are gathered before they are sent.
+    pub confirm_after: Span,
+    /// How long finished charges are gathered before they are logged.
+    pub finish_after: Span,
+    /// How often a changed watermark is sent to a stock shard that hears nothing else.
+    pub watermark_every: Span,
+}
+
+/// Bounds; each sheds or defers what is beyond it.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Client requests that one pod holds at a time: past it, 429.
+    pub requests_max: usize,
+    /// Log bytes of a store beyond which the shard that needs the oldest is checkpointed.
+    pub log_bytes_max: usize,
+    /// Records of a shard in memory beyond which it is checkpointed.
+    pub dirty_max: usize,
+    /// Confirmations of one stock shard sent in one message at the most.
+    pub confirm_batch_max: usize,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            heartbeat: Span::from_millis(50),
+            election: Span::from_millis(250),
+            ask_again: Span::from_millis(500),
+            anywhere_after: Span::from_millis(1_500),
+            confirm_after: Span::from_millis(5),
+            finish_after: Span::from_millis(10),
+            watermark_every: Span::from_millis(100),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { requests_max: 8_192, log_bytes_max: 8 << 20, dirty_max: 8_192, confirm_batch_max: 512 }
+    }
+}

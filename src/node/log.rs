@@ -1,0 +1,83 @@
+//! The packed log record of a round, and when a shard is checkpointed so that older ones can be cut.
+
+use super::message::Record;
+use bytes::Bytes;
+use kassa_protocols::ids::{Module, Shard};
+use std::collections::VecDeque;
+
+/// The format of a round's log record. A newer one is refused before anything of it is believed.
+const LOG_VERSION: u8 = 1;
+
+/// One store's log: positions, and how much of it is not covered by checkpoints.
+#[derive(Debug)]
+pub struct StoreLog {
+    pub store: Module,
+    /// The position of the next record.
+    pub next: u64,
+    /// Positions still on disk with their sizes.
+    kept: VecDeque<(u64, usize)>,
+    bytes: usize,
+}
+
+impl StoreLog {
+    #[must_use]
+    pub const fn new(store: Module) -> Self {
+        Self { store, next: 1, kept: VecDeque::new(), bytes: 0 }
+    }
+    /// A record that was found on disk, or is about to be written.
+    pub fn keep(&mut self, position: u64, size: usize) {
+        self.next = position + 1;
+        self.kept.push_back((position, size));
+        self.bytes += size;
+    }
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+    /// Everything below `position` is covered: it may be cut. `None` if nothing is below.
+    pub fn cut(&mut self, position: u64) -> Option<u64> {
+        let mut cut = None;
+        while let Some(&(first, size)) = self.kept.front()
+            && first < position
+        {
+            self.kept.pop_front();
+            self.bytes -= size;
+            cut = Some(position);
+        }
+        cut
+    }
+}
+
+/// Packs a round's records of one store.
+///
+/// # Panics
+/// Never: log records serialize.
+#[must_use]
+pub fn pack(records: &[(Shard, Record)]) -> Bytes {
+    postcard::to_extend(records, vec![LOG_VERSION]).expect("log records serialize").into()
+}
+
+/// Why a log record is not to be believed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LogError {
+    #[error(
+        "log record {position} of the {store} store has format version {found}; this kassa knows {LOG_VERSION}"
+    )]
+    Version { store: Module, position: u64, found: u8 },
+    #[error("log record {position} of the {store} store does not decode")]
+    Undecodable { store: Module, position: u64 },
+}
+
+/// The records that [`pack`] packed.
+///
+/// # Errors
+/// If the record is of another version, or does not decode.
+pub fn unpack(store: Module, position: u64, packed: &[u8]) -> Result<Vec<(Shard, Record)>, LogError> {
+    match packed.split_first() {
+        Some((&LOG_VERSION, body)) => {
+            postcard::from_bytes(body).map_err(|_| LogError::Undecodable { store, position })
+        }
+        Some((&found, _)) => Err(LogError::Version { store, position, found }),
+        None => Err(LogError::Undecodable { store, position }),
+    }
+}

@@ -1,0 +1,340 @@
+//! An order shard on this pod: the sets of operations, their replication, and their answers.
+//!
+//! Receipts, refunds and removals are derived from what payment has committed, on every replica by itself:
+//! they are merged here, and neither logged nor sent. So a payment shard is checkpointed only together with
+//! its order shard, which is durable first; what is newer is derived again from the payment log.
+
+use super::config::Config;
+use super::message::{Message, Record};
+use super::outbox::Outbox;
+use super::payment::Asker;
+use crate::modules::batch::BatchRecord;
+use crate::modules::machine::{decode, encode};
+use crate::modules::money::Money;
+use crate::modules::order::{
+    self, CheckoutLines, OrderSet, OrderStore, Receipt, ReceiptLine, item_of, mint_order_id, receipt_id, refund_id,
+};
+use crate::modules::payment::{OrderPayments, OrderRef};
+use crate::modules::request::{Op, OrderId, OrderView, Refusal, Request, UserId};
+use bytes::Bytes;
+use kassa_protocols::eventual;
+use kassa_protocols::ids::{Ballot, Incarnation, Module, OpId, PodId, Shard, ShardNo};
+use kassa_protocols::tables::{Change, Disk, State, View};
+use kassa_protocols::time::{ShardTime, Time};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+const META: &[u8] = super::group::META;
+
+#[derive(Serialize, Deserialize)]
+struct Meta {
+    position: u64,
+    durable: eventual::Durable,
+}
+
+/// What an edit made, for its answer once it is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Edited {
+    Created(OrderId),
+    Changed(OrderRef),
+}
+
+/// Why an edit was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotTaken {
+    Refused(Refusal),
+    /// Too many edits wait for disks.
+    Overloaded,
+}
+
+/// One order shard.
+pub struct OrderShard {
+    no: ShardNo,
+    replica: eventual::Replica,
+    state: State,
+    fx: eventual::Effects,
+    /// The payment shard's time and the newest ballot promised there, as of the last `follow`.
+    time: ShardTime,
+    promised: Ballot,
+    pending: BTreeMap<u64, (Asker, Edited)>,
+    durable: Vec<(Asker, Edited)>,
+    fenced: Vec<Asker>,
+    covered: u64,
+    pub oldest_needed: Option<u64>,
+}
+
+impl OrderShard {
+    #[must_use]
+    pub fn new(no: ShardNo, config: &Config, replicas: Vec<PodId>, disk: &dyn Disk, now: Time) -> Self {
+        let shard = Shard { module: Module::Order, no };
+        let meta: Option<Meta> = disk.get(shard, META).map(|stored| decode(&stored));
+        let (covered, durable) = meta.map_or_else(Default::default, |meta| (meta.position, meta.durable));
+        let config = eventual::Config { shard, me: config.me, replicas, timing: eventual::Timing::default() };
+        Self {
+            no,
+            replica: eventual::Replica::new(config, durable, now),
+            state: State::new(shard, false, None),
+            fx: eventual::Effects::new(),
+            time: ShardTime::default(),
+            promised: Ballot::ZERO,
+            pending: BTreeMap::new(),
+            durable: Vec::new(),
+            fenced: Vec::new(),
+            covered,
+            oldest_needed: None,
+        }
+    }
+
+    /// Takes the payment shard's time and its newest promise: to be called before anything else of a step.
+    pub fn follow(&mut self, time: ShardTime, promised: Ballot) {
+        self.time = self.time.max(time);
+        self.promised = promised;
+    }
+
+    pub fn recover(&mut self, position: u64, record: eventual::Record, disk: &dyn Disk) {
+        if position < self.covered {
+            return;
+        }
+        self.oldest_needed.get_or_insert(position);
+        let (replica, mut store) = self.parts(disk, &[]);
+        replica.recover(record, &mut store);
+    }
+
+    pub fn recovered(&mut self, out: &mut Outbox) {
+        self.replica.recovered(&mut self.fx);
+        self.drain(out);
+    }
+
+    fn parts<'a>(
+        &'a mut self,
+        disk: &'a dyn Disk,
+        batches: &'a [BatchRecord],
+    ) -> (&'a mut eventual::Replica, OrderStore<'a>) {
+        let view = View { state: &mut self.state, disk };
+        (&mut self.replica, OrderStore { view, batches, now: self.time })
+    }
+
+    pub fn handle(&mut self, now: Time, from: PodId, message: eventual::Message, disk: &dyn Disk, out: &mut Outbox) {
+        let (promised, mut fx) = (self.promised, std::mem::take(&mut self.fx));
+        let (replica, mut store) = self.parts(disk, &[]);
+        replica.handle(now, from, message, promised, &mut store, &mut fx);
+        self.fx = fx;
+        self.drain(out);
+    }
+    pub fn tick(&mut self, now: Time, disk: &dyn Disk, out: &mut Outbox) {
+        let mut fx = std::mem::take(&mut self.fx);
+        let (replica, mut store) = self.parts(disk, &[]);
+        replica.tick(now, &mut store, &mut fx);
+        self.fx = fx;
+        self.drain(out);
+    }
+    #[must_use]
+    pub fn next_wakeup(&self) -> Time {
+        self.replica.next_wakeup()
+    }
+    pub fn link(&mut self, now: Time, peer: PodId, up: bool, disk: &dyn Disk, out: &mut Outbox) {
+        let (promised, mut fx) = (self.promised, std::mem::take(&mut self.fx));
+        let (replica, mut store) = self.parts(disk, &[]);
+        replica.link(now, peer, up, promised, &mut store, &mut fx);
+        self.fx = fx;
+        self.drain(out);
+    }
+
+    /// This pod leads the payments of the same number: it serves orders once it has gathered them.
+    pub fn own(&mut self, now: Time, ballot: Ballot, out: &mut Outbox) {
+        self.replica.own(now, ballot, self.promised, &mut self.fx);
+        self.drain(out);
+    }
+    pub fn disown(&mut self, out: &mut Outbox) {
+        self.replica.disown(&mut self.fx);
+        self.drain(out);
+    }
+    #[must_use]
+    pub fn is_owned(&self, ballot: Ballot) -> bool {
+        self.replica.owning() == Some(ballot)
+    }
+
+    fn load(&mut self, disk: &dyn Disk, id: &OrderId, batch: Option<&BatchRecord>) -> Option<OrderSet> {
+        let batches = batch.map_or(&[][..], std::slice::from_ref);
+        let (_, mut store) = self.parts(disk, batches);
+        store.load(id)
+    }
+
+    /// Whose order it is, removed or not; `None` if no such order was ever made here.
+    pub fn owner(&mut self, disk: &dyn Disk, id: &OrderId, batch: Option<&BatchRecord>) -> Option<UserId> {
+        self.load(disk, id, batch)?.user().cloned()
+    }
+
+    pub fn view(&mut self, disk: &dyn Disk, id: &OrderId, batch: Option<&BatchRecord>) -> Option<OrderView> {
+        order::view(&self.load(disk, id, batch)?, id).ok()
+    }
+
+    /// What a checkout is to charge; `None` if there is no such order, or no more.
+    pub fn checkout_lines(
+        &mut self,
+        disk: &dyn Disk,
+        id: &OrderId,
+        batch: Option<&BatchRecord>,
+    ) -> Option<CheckoutLines> {
+        order::checkout_lines(&self.load(disk, id, batch)?, id).ok()
+    }
+
+    /// Creates an order, or finds the one that this key made.
+    ///
+    /// # Errors
+    /// `Overloaded`.
+    pub fn create(
+        &mut self,
+        now: Time,
+        asker: Asker,
+        key: OpId,
+        user: &UserId,
+        disk: &dyn Disk,
+        out: &mut Outbox,
+    ) -> Result<(), NotTaken> {
+        let id = mint_order_id(self.no, user, key);
+        let operation = order::create(self.load(disk, &id, None).as_ref(), user);
+        let operation = operation.map(|operation| item_of(Incarnation(0), key, &operation));
+        self.take(now, asker, Edited::Created(id.clone()), &id, operation, disk, out)
+    }
+
+    /// Adds to an order, or takes away.
+    ///
+    /// # Errors
+    /// A refusal by the order as it stands; `Overloaded`.
+    pub fn edit(
+        &mut self,
+        now: Time,
+        asker: Asker,
+        order: &OrderRef,
+        batch: Option<&BatchRecord>,
+        request: &Request,
+        price: Option<Money>,
+        disk: &dyn Disk,
+        out: &mut Outbox,
+    ) -> Result<(), NotTaken> {
+        let (id, key) = (&order.order, request.key);
+        let set = self.load(disk, id, batch).ok_or_else(|| NotTaken::Refused(Refusal::OrderNotFound(id.clone())))?;
+        let edited = match (&request.op, price) {
+            (Op::AddItem { item, units, .. }, Some(price)) => order::add_item(&set, id, key, item, *units, price),
+            (Op::RemoveItem { item, units, .. }, _) => order::remove_item(&set, id, key, item, *units),
+            _ => return Ok(()),
+        };
+        let (operation, _) = edited.map_err(NotTaken::Refused)?;
+        let operation = operation.map(|operation| item_of(set.incarnation, key, &operation));
+        self.take(now, asker, Edited::Changed(order.clone()), id, operation, disk, out)
+    }
+
+    /// Takes an operation, or shows a majority once more what is there of a repeated one.
+    fn take(
+        &mut self,
+        now: Time,
+        asker: Asker,
+        edited: Edited,
+        id: &OrderId,
+        operation: Option<eventual::Item>,
+        disk: &dyn Disk,
+        out: &mut Outbox,
+    ) -> Result<(), NotTaken> {
+        let entity = Bytes::copy_from_slice(id.0.as_bytes());
+        let mut fx = std::mem::take(&mut self.fx);
+        let (replica, mut store) = self.parts(disk, &[]);
+        let seq = match operation {
+            Some(item) => replica.edit(now, entity, vec![item], &mut store, &mut fx),
+            None => replica.refresh(now, entity, &mut store, &mut fx),
+        };
+        self.fx = fx;
+        let Some(seq) = seq else { return Err(NotTaken::Overloaded) };
+        self.pending.insert(seq, (asker, edited));
+        self.drain(out);
+        Ok(())
+    }
+
+    /// Writes to the order what payment has committed for it.
+    pub fn receipts(&mut self, id: &OrderId, payments: &OrderPayments, disk: &dyn Disk) {
+        let mut operations = Vec::new();
+        for payment in &payments.payments {
+            let Some(receipt) = &payment.receipt else { continue };
+            let txn = receipt.txn;
+            operations.push((payments.incarnation, receipt_id(txn), order::Operation::Receipt(copy(receipt))));
+            if payment.refunded {
+                operations.push((payments.incarnation, refund_id(txn), order::Operation::Refunded { txn }));
+            }
+        }
+        if payments.closed {
+            operations.push((payments.incarnation, OpId(0), order::Operation::Closed));
+        }
+        if operations.is_empty() {
+            return;
+        }
+        let entity = id.0.as_bytes();
+        let (replica, mut store) = self.parts(disk, &[]);
+        let merged = store.merge_operations(entity, operations);
+        replica.derived(entity, merged);
+    }
+
+    /// Edits that may be answered now.
+    pub fn take_durable(&mut self) -> Vec<(Asker, Edited)> {
+        std::mem::take(&mut self.durable)
+    }
+    /// Askers whose edit was taken by an owner that has been replaced: they ask the next one.
+    pub fn take_fenced(&mut self) -> Vec<Asker> {
+        std::mem::take(&mut self.fenced)
+    }
+
+    fn drain(&mut self, out: &mut Outbox) {
+        let (shard, no) = (Shard { module: Module::Order, no: self.no }, self.no);
+        for record in self.fx.persist.drain(..) {
+            out.log(shard, Record::Order(record));
+        }
+        for (to, message) in self.fx.send_early.drain(..) {
+            out.send_early(to, Message::Order { shard: no, message });
+        }
+        for (to, message) in self.fx.send.drain(..) {
+            out.send(to, Message::Order { shard: no, message });
+        }
+        for event in self.fx.events.drain(..) {
+            match event {
+                eventual::Event::Durable { seq } => self.durable.extend(self.pending.remove(&seq)),
+                eventual::Event::Fenced { seq } => {
+                    self.fenced.extend(self.pending.remove(&seq).map(|(asker, _)| asker));
+                }
+                eventual::Event::Owning { .. } => {}
+            }
+        }
+    }
+
+    /// Records in memory.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.state.held()
+    }
+
+    /// Writes the sets as of now, in the same batch as the log record at `position`.
+    pub fn checkpoint(&mut self, position: u64) -> Vec<Change> {
+        let mut changes = self.state.checkpoint(None);
+        let meta = Meta { position, durable: self.replica.durable() };
+        changes.push((Bytes::from_static(META), Some(encode(&meta))));
+        self.covered = position;
+        self.oldest_needed = None;
+        changes
+    }
+}
+
+/// The order's copy of a payment's receipt.
+fn copy(receipt: &crate::modules::payment::Receipt) -> Receipt {
+    let line = |line: &crate::modules::payment::ReceiptLine| ReceiptLine {
+        item: line.item.clone(),
+        incarnation: line.incarnation,
+        units: line.units,
+        price: line.price,
+        stock_shard: line.stock_shard,
+    };
+    Receipt {
+        txn: receipt.txn,
+        generation: receipt.generation,
+        lines: receipt.lines.iter().map(line).collect(),
+        total: receipt.total,
+        covered: receipt.covered.clone(),
+    }
+}

@@ -1,0 +1,548 @@
+//! A payment shard on this pod and the order shard of the same number: their leader is the owner of the
+//! orders and the coordinator of their checkouts.
+//!
+//! This file takes questions in and passes outcomes on; `checkout` follows the checkouts.
+
+use super::admission::{Admission, Verdict};
+use super::checkout::Checkouts;
+use super::config::Config;
+use super::group::{Group, Output};
+use super::message::{Ask, AskId, Fate, Message, Question, Stamp, Tell};
+use super::orders::{Edited, NotTaken, OrderShard};
+use super::outbox::Outbox;
+use super::routes::Routes;
+use crate::modules::order::mint_id;
+use crate::modules::payment::{self, Command, OrderRef, Payments};
+use crate::modules::request::{Answer, Op, OrderId, Outcome, Refusal, Request, UserId};
+use kassa_protocols::ids::{Incarnation, OpId, PodId, ShardNo, TxnId};
+use kassa_protocols::quorum;
+use kassa_protocols::tables::Disk;
+use kassa_protocols::time::Time;
+
+/// Somebody who waits for an answer: a question of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker {
+    pub from: PodId,
+    pub id: AskId,
+    /// Of a mutation: a refusal is remembered under it.
+    pub key: Option<OpId>,
+}
+
+/// Who waits for the outcome of a command.
+#[derive(Clone, Debug)]
+pub enum Waiter {
+    Ask(Asker),
+    /// An answer that is known, but for whether this pod still leads: told when a round has passed.
+    Then(Asker, Box<Outcome>),
+    Charge(TxnId),
+    Repeat {
+        order: OrderRef,
+        asker: Asker,
+        deadline: Time,
+    },
+    /// The order as it stands once a round has passed.
+    Find {
+        order: OrderRef,
+        asker: Asker,
+    },
+    Owner {
+        order: OrderRef,
+        asker: Asker,
+    },
+    /// A doubt: answered after a round.
+    Doubt {
+        from: PodId,
+        stock: ShardNo,
+        txns: Vec<TxnId>,
+    },
+    Finished(Vec<TxnId>),
+    /// A checkout was refused before anything was reserved; if it was paid meanwhile, that is the answer.
+    Refuse {
+        order: OrderRef,
+        refusal: Refusal,
+    },
+    /// A batch that the cluster group holds.
+    Batch,
+}
+
+/// One payment shard with its order shard.
+pub struct PaymentShard {
+    pub no: ShardNo,
+    pub group: Group<Payments, Waiter>,
+    pub orders: OrderShard,
+    pub checkouts: Checkouts,
+    admission: Admission,
+    /// What is to be told, gathered by the parts.
+    pub committed: u64,
+    /// The newest batch submitted unasked in this term of office.
+    following: Incarnation,
+}
+
+impl PaymentShard {
+    #[must_use]
+    pub fn new(no: ShardNo, group: Group<Payments, Waiter>, orders: OrderShard, config: &Config) -> Self {
+        let checkouts = Checkouts::new(no, config);
+        Self {
+            no,
+            group,
+            orders,
+            checkouts,
+            admission: Admission::default(),
+            committed: 0,
+            following: Incarnation(0),
+        }
+    }
+
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        self.admission.stamp(self.group.time())
+    }
+
+    /// Whether this pod leads the payments and has gathered the orders.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.group.is_leading() && self.orders.is_owned(self.group.ballot())
+    }
+
+    pub fn tell(&mut self, asker: Asker, outcome: Outcome, out: &mut Outbox) {
+        if let (Outcome::Refused(_), Some(key)) = (&outcome, asker.key) {
+            self.admission.refuse(key);
+        }
+        self.say(asker, Tell::Outcome(outcome), out);
+    }
+
+    pub fn say(&self, asker: Asker, tell: Tell, out: &mut Outbox) {
+        out.post(asker.from, Message::Tell { id: asker.id, stamp: self.stamp(), tell });
+    }
+
+    fn elsewhere(&self, asker: Asker, out: &mut Outbox) {
+        let leader = self.group.leader().filter(|_| !self.group.is_leading());
+        self.say(asker, Tell::NotLeader { leader }, out);
+    }
+
+    /// A question of a pod, for a client of its own.
+    pub fn asked(&mut self, now: Time, from: PodId, question: Question, disk: &dyn Disk, out: &mut Outbox) {
+        let mut asker = Asker { from, id: question.id, key: None };
+        if let Ask::Anywhere { request, incarnation, price } = question.ask {
+            return self.anywhere(now, asker, &request, incarnation, price, disk, out);
+        }
+        if !self.is_serving() {
+            return self.elsewhere(asker, out);
+        }
+        let deadline = now + kassa_protocols::time::Span::from_millis(u64::from(question.remaining_ms));
+        let request = match &question.ask {
+            Ask::Op { request, .. } | Ask::Add { request, .. } | Ask::OfOrder { request, .. } => request,
+            Ask::Owner { order, incarnation } => {
+                if let Some(order) = self.find_order(asker, order, *incarnation, disk, out) {
+                    self.read(Command::Nothing, Waiter::Owner { order, asker }, disk, out);
+                }
+                return;
+            }
+            Ask::Log { batch } => {
+                if self.group.machine.has_batch(batch) {
+                    return self.read(Command::Nothing, Waiter::Ask(asker), disk, out);
+                }
+                return self.submit(Command::Load(batch.clone()), Waiter::Ask(asker), disk, out);
+            }
+            Ask::Load { .. } | Ask::Loaded { .. } | Ask::OrderBatch { .. } => return,
+            Ask::Anywhere { .. } => unreachable!("handled above"),
+        };
+        if !request.op.is_read() {
+            asker.key = Some(request.key);
+            match self.admission.judge(question.stamp, request.key, self.group.time()) {
+                Verdict::Admitted => {}
+                Verdict::Stale => return self.say(asker, Tell::Stale, out),
+                Verdict::Unknown => return self.tell(asker, Outcome::Unknown, out),
+            }
+        }
+        match question.ask {
+            Ask::OfOrder { request, order } => self.of_order(asker, &request, order, disk, out),
+            Ask::Op { request, incarnation } => {
+                self.operation(now, asker, request, incarnation, None, deadline, disk, out);
+            }
+            Ask::Add { request, incarnation, price } => {
+                self.operation(now, asker, request, incarnation, Some(price), deadline, disk, out);
+            }
+            Ask::Owner { .. } | Ask::Anywhere { .. } | Ask::Load { .. } => {}
+            Ask::Loaded { .. } | Ask::OrderBatch { .. } | Ask::Log { .. } => {}
+        }
+    }
+
+    fn operation(
+        &mut self,
+        now: Time,
+        asker: Asker,
+        request: Request,
+        incarnation: Incarnation,
+        price: Option<crate::modules::money::Money>,
+        deadline: Time,
+        disk: &dyn Disk,
+        out: &mut Outbox,
+    ) {
+        let key = request.key;
+        match &request.op {
+            Op::CreateUser => {
+                self.submit(Command::CreateUser { user: mint_id(key).into() }, Waiter::Ask(asker), disk, out);
+            }
+            Op::FindUser { user } => {
+                self.read(Command::Find { user: user.clone() }, Waiter::Ask(asker), disk, out);
+            }
+            Op::AddFunds { user, amount } => {
+                let command = Command::AddFunds { key, user: user.clone(), amount: *amount };
+                self.submit(command, Waiter::Ask(asker), disk, out);
+            }
+            Op::Pay { user, amount } => {
+                let command = Command::Pay { key, user: user.clone(), amount: *amount };
+                self.submit(command, Waiter::Ask(asker), disk, out);
+            }
+            Op::CreateOrder { user } => self.create_order(now, asker, key, user, disk, out),
+            Op::FindOrder { order } => {
+                if let Some(order) = self.find_order(asker, order, incarnation, disk, out) {
+                    self.read(Command::Nothing, Waiter::Find { order, asker }, disk, out);
+                }
+            }
+            Op::AddItem { order, .. } | Op::RemoveItem { order, .. } => {
+                if let Some(order) = self.find_order(asker, order, incarnation, disk, out) {
+                    if self.checkouts.is_charging(&order.order) {
+                        self.checkouts.park(order, asker, request, price);
+                    } else {
+                        self.edit(now, asker, &order, &request, price, disk, out);
+                    }
+                }
+            }
+            Op::Checkout { order } => {
+                if let Some(order) = self.find_order(asker, order, incarnation, disk, out) {
+                    self.checkout(now, asker, order, deadline, disk, out);
+                }
+            }
+            Op::RemoveOrder { order } => {
+                // A removed order is found nowhere, but the key of its removal is.
+                if let Some(order) = self.order_even_removed(asker, order, incarnation, disk, out) {
+                    self.submit(Command::Close { key, order }, Waiter::Ask(asker), disk, out);
+                }
+            }
+            Op::PayOrder { user, order, .. }
+            | Op::CancelPayment { user, order }
+            | Op::PaymentStatus { user, order } => {
+                if let Some(order) = self.find_order(asker, order, incarnation, disk, out) {
+                    let order = OrderRef { user: user.clone(), ..order };
+                    self.of_order(asker, &request, order, disk, out);
+                }
+            }
+            Op::LoadOrders { .. } | Op::LoadItems { .. } | Op::LoadUsers { .. } => {}
+            Op::CreateItem { .. } | Op::FindItem { .. } | Op::AddStock { .. } | Op::SubtractStock { .. } => {}
+        }
+    }
+
+    /// `pay`, `cancel` and `status` of an order that is known to exist.
+    fn of_order(
+        &mut self,
+        asker: Asker,
+        request: &Request,
+        order: OrderRef,
+        disk: &dyn Disk,
+        out: &mut Outbox,
+    ) {
+        let key = request.key;
+        match request.op {
+            Op::PayOrder { amount, .. } => {
+                self.submit(Command::PayOrder { key, order, amount }, Waiter::Ask(asker), disk, out);
+            }
+            Op::CancelPayment { .. } => {
+                self.submit(Command::Cancel { key, order }, Waiter::Ask(asker), disk, out);
+            }
+            Op::PaymentStatus { .. } => self.read(Command::Status { order }, Waiter::Ask(asker), disk, out),
+            _ => {}
+        }
+    }
+
+    /// An edit of an open order, against what payment has applied.
+    pub fn edit(
+        &mut self,
+        now: Time,
+        asker: Asker,
+        order: &OrderRef,
+        request: &Request,
+        price: Option<crate::modules::money::Money>,
+        disk: &dyn Disk,
+        out: &mut Outbox,
+    ) {
+        let batch = self.group.machine.order_batch(&order.order).cloned();
+        match self.orders.edit(now, asker, order, batch.as_ref(), request, price, disk, out) {
+            Ok(()) => {}
+            Err(NotTaken::Refused(refusal)) => self.then(asker, Outcome::Refused(refusal), disk, out),
+            Err(NotTaken::Overloaded) => self.say(asker, Tell::Outcome(Outcome::Overloaded), out),
+        }
+    }
+
+    fn create_order(
+        &mut self,
+        now: Time,
+        asker: Asker,
+        key: OpId,
+        user: &UserId,
+        disk: &dyn Disk,
+        out: &mut Outbox,
+    ) {
+        if self.orders.create(now, asker, key, user, disk, out).is_err() {
+            self.say(asker, Tell::Outcome(Outcome::Overloaded), out);
+        }
+    }
+
+    /// Tells an outcome once a round shows that this pod still leads.
+    pub fn then(&mut self, asker: Asker, outcome: Outcome, disk: &dyn Disk, out: &mut Outbox) {
+        self.read(Command::Nothing, Waiter::Then(asker, Box::new(outcome)), disk, out);
+    }
+
+    /// The order under this id in this incarnation, or the answer that there is none.
+    fn find_order(
+        &mut self,
+        asker: Asker,
+        id: &OrderId,
+        incarnation: Incarnation,
+        disk: &dyn Disk,
+        out: &mut Outbox,
+    ) -> Option<OrderRef> {
+        let order = self.order_even_removed(asker, id, incarnation, disk, out)?;
+        let closed =
+            self.group.look(disk, |payments, view| payments.order(view, &order).is_ok_and(|p| p.closed));
+        if closed {
+            self.then(asker, Outcome::Refused(Refusal::OrderNotFound(id.clone())), disk, out);
+            return None;
+        }
+        Some(order)
+    }
+
+    fn order_even_removed(
+        &mut self,
+        asker: Asker,
+        id: &OrderId,
+        incarnation: Incarnation,
+        disk: &dyn Disk,
+        out: &mut Outbox,
+    ) -> Option<OrderRef> {
+        let batch = self.group.machine.order_batch(id).cloned();
+        if batch.as_ref().is_some_and(|batch| batch.incarnation > incarnation) {
+            self.say(asker, Tell::Overwritten { batch }, out);
+            return None;
+        }
+        if batch.as_ref().map_or(Incarnation(0), |batch| batch.incarnation) < incarnation {
+            // Asked under a batch that this shard has not logged yet: its leader is about to.
+            self.say(asker, Tell::NotLeader { leader: None }, out);
+            return None;
+        }
+        match self.orders.owner(disk, id, batch.as_ref()) {
+            Some(user) => Some(OrderRef { user, order: id.clone(), incarnation }),
+            None => {
+                self.then(asker, Outcome::Refused(Refusal::OrderNotFound(id.clone())), disk, out);
+                None
+            }
+        }
+    }
+
+    fn anywhere(
+        &mut self,
+        now: Time,
+        asker: Asker,
+        request: &Request,
+        incarnation: Incarnation,
+        price: Option<crate::modules::money::Money>,
+        disk: &dyn Disk,
+        out: &mut Outbox,
+    ) {
+        if let Op::CreateOrder { user } = &request.op {
+            return self.create_order(now, asker, request.key, user, disk, out);
+        }
+        let (Op::FindOrder { order: id } | Op::AddItem { order: id, .. } | Op::RemoveItem { order: id, .. }) =
+            &request.op
+        else {
+            return;
+        };
+        let batch = self.group.machine.order_batch(id).cloned();
+        let Some(user) = self.orders.owner(disk, id, batch.as_ref()) else {
+            return self.say(asker, Tell::NotLeader { leader: None }, out);
+        };
+        let order = OrderRef { user, order: id.clone(), incarnation };
+        if matches!(request.op, Op::FindOrder { .. }) {
+            let outcome = self.view(&order, disk);
+            return self.say(asker, Tell::Outcome(outcome), out);
+        }
+        match self.orders.edit(now, asker, &order, batch.as_ref(), request, price, disk, out) {
+            Ok(()) => {}
+            Err(NotTaken::Refused(refusal)) => self.say(asker, Tell::Outcome(Outcome::Refused(refusal)), out),
+            Err(NotTaken::Overloaded) => self.say(asker, Tell::Outcome(Outcome::Overloaded), out),
+        }
+    }
+
+    pub fn view(&mut self, order: &OrderRef, disk: &dyn Disk) -> Outcome {
+        let batch = self.group.machine.order_batch(&order.order).cloned();
+        match self.orders.view(disk, &order.order, batch.as_ref()) {
+            Some(view) => Outcome::Done(Answer::Order(view)),
+            None => Outcome::Refused(Refusal::OrderNotFound(order.order.clone())),
+        }
+    }
+
+    pub fn submit(&mut self, command: Command, waiter: Waiter, disk: &dyn Disk, out: &mut Outbox) {
+        if let Err(waiter) = self.group.submit(command, waiter, disk) {
+            self.void(waiter, out);
+        }
+    }
+    pub fn read(&mut self, command: Command, waiter: Waiter, disk: &dyn Disk, out: &mut Outbox) {
+        if let Err(waiter) = self.group.read(command, waiter, disk) {
+            self.void(waiter, out);
+        }
+    }
+
+    /// A waiter whose outcome will not be known here.
+    fn void(&self, waiter: Waiter, out: &mut Outbox) {
+        match waiter {
+            Waiter::Ask(asker)
+            | Waiter::Then(asker, _)
+            | Waiter::Repeat { asker, .. }
+            | Waiter::Find { asker, .. }
+            | Waiter::Owner { asker, .. } => self.elsewhere(asker, out),
+            // Its askers are those of its checkout, which is void as well.
+            Waiter::Charge(_) | Waiter::Refuse { .. } => {}
+            Waiter::Doubt { .. } | Waiter::Finished(_) | Waiter::Batch => {}
+        }
+    }
+
+    /// Logs a batch that the cluster group holds, if this shard has not.
+    pub fn follow(&mut self, batch: &crate::modules::batch::BatchRecord, disk: &dyn Disk, out: &mut Outbox) {
+        if self.group.is_leading()
+            && !self.group.machine.has_batch(batch)
+            && self.following < batch.incarnation
+        {
+            self.following = batch.incarnation;
+            self.submit(Command::Load(batch.clone()), Waiter::Batch, disk, out);
+        }
+    }
+
+    /// A stock shard asks what became of its reservations.
+    pub fn doubt(
+        &mut self,
+        from: PodId,
+        stock: ShardNo,
+        txns: Vec<TxnId>,
+        disk: &dyn Disk,
+        out: &mut Outbox,
+    ) {
+        if self.is_serving() {
+            self.read(Command::Nothing, Waiter::Doubt { from, stock, txns }, disk, out);
+        }
+    }
+
+    fn fates(&mut self, from: PodId, stock: ShardNo, txns: Vec<TxnId>, out: &mut Outbox) {
+        let ballot = self.group.ballot();
+        let fates = txns
+            .into_iter()
+            .filter(|txn| txn.ballot <= ballot)
+            .map(|txn| {
+                if self.group.machine.unfinished().contains_key(&txn) {
+                    (txn, Fate::Charged)
+                } else if self.checkouts.in_flight(txn) {
+                    (txn, Fate::InFlight)
+                } else {
+                    (txn, Fate::Aborted)
+                }
+            })
+            .collect();
+        out.post(from, Message::Fate { stock, fates });
+    }
+
+    /// Passes on what the group and the orders have to say. Gives the copies that peers need.
+    pub fn poll(
+        &mut self,
+        now: Time,
+        routes: &Routes,
+        disk: &dyn Disk,
+        out: &mut Outbox,
+    ) -> Vec<(PodId, Option<quorum::Version>)> {
+        let mut copies = Vec::new();
+        self.orders.follow(self.group.time(), self.group.ballot());
+        loop {
+            self.derive_receipts(disk);
+            let Some(output) = self.group.poll() else { break };
+            match output {
+                Output::Outcome(waiter, outcome) => self.outcome(now, waiter, outcome, disk, out),
+                Output::Leading(ballot) => {
+                    self.admission.lead(ballot);
+                    self.following = Incarnation(0);
+                    self.orders.own(now, ballot, out);
+                    self.lead_checkouts(now, ballot);
+                }
+                Output::Deposed(waiters) => {
+                    self.orders.disown(out);
+                    for waiter in waiters {
+                        self.void(waiter, out);
+                    }
+                    self.drop_checkouts(out);
+                }
+                Output::Copy { peer, newer_than } => copies.push((peer, newer_than)),
+            }
+        }
+        for (asker, edited) in self.orders.take_durable() {
+            let outcome = match edited {
+                Edited::Created(order) => Outcome::Done(Answer::OrderCreated { order }),
+                Edited::Changed(order) => self.view(&order, disk),
+            };
+            self.say(asker, Tell::Outcome(outcome), out);
+        }
+        for asker in self.orders.take_fenced() {
+            self.elsewhere(asker, out);
+        }
+        self.post_checkouts(now, routes, disk, out);
+        copies
+    }
+
+    /// Receipts follow the money: what payment has committed is written to the order, on every replica.
+    fn derive_receipts(&mut self, disk: &dyn Disk) {
+        for key in self.group.state.take_changed() {
+            let Some((_, Some(stored))) = self.group.state.get_committed(disk, &key) else { continue };
+            let Some((_, order)) = payment::order_of_key(&key) else { continue };
+            let payments = payment::order_payments(&stored);
+            self.orders.receipts(&order, &payments, disk);
+        }
+    }
+
+    fn outcome(
+        &mut self,
+        now: Time,
+        waiter: Waiter,
+        outcome: payment::Outcome,
+        disk: &dyn Disk,
+        out: &mut Outbox,
+    ) {
+        match waiter {
+            Waiter::Ask(asker) => match outcome {
+                payment::Outcome::Done(answer) => self.tell(asker, Outcome::Done(answer), out),
+                payment::Outcome::Refused(refusal) => self.tell(asker, Outcome::Refused(refusal), out),
+                payment::Outcome::Overwritten => self.say(asker, Tell::Overwritten { batch: None }, out),
+                payment::Outcome::Acknowledged => self.say(asker, Tell::Done, out),
+                payment::Outcome::Charged { .. }
+                | payment::Outcome::AlreadyPaid { .. }
+                | payment::Outcome::NotPaid
+                | payment::Outcome::Aborted => unreachable!("outcomes of checkouts only"),
+            },
+            Waiter::Then(asker, outcome) => self.tell(asker, *outcome, out),
+            Waiter::Charge(txn) => self.charge_applied(now, txn, outcome, disk, out),
+            Waiter::Repeat { order, asker, deadline } => match outcome {
+                payment::Outcome::AlreadyPaid { total } => {
+                    let answer = Answer::CheckedOut { order: order.order, total_cost: total };
+                    self.tell(asker, Outcome::Done(answer), out);
+                }
+                payment::Outcome::Overwritten => self.say(asker, Tell::Overwritten { batch: None }, out),
+                _ => self.checkout(now, asker, order, deadline, disk, out),
+            },
+            Waiter::Find { order, asker } => {
+                let outcome = self.view(&order, disk);
+                self.tell(asker, outcome, out);
+            }
+            Waiter::Owner { order, asker } => self.say(asker, Tell::Owner { order }, out),
+            Waiter::Doubt { from, stock, txns } => self.fates(from, stock, txns, out),
+            Waiter::Finished(txns) => self.finished_applied(&txns),
+            Waiter::Refuse { order, refusal } => self.refuse_checkout(now, &order, refusal, disk, out),
+            Waiter::Batch => {}
+        }
+    }
+}

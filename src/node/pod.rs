@@ -1,0 +1,630 @@
+//! The composition: which input goes to which part, and what a round leaves to be done.
+
+use super::cluster::ClusterShard;
+use super::config::{CLUSTER_VOTERS_MAX, Config, Protocol};
+use super::copy::Arriving;
+use super::group::Group;
+use super::ingress::{Action, Ingress, Map};
+use super::log::{LogError, StoreLog, unpack};
+use super::message::{Ask, AskId, Message, Question, Record, Stamp};
+use super::orders::OrderShard;
+use super::outbox::Outbox;
+use super::payment::PaymentShard;
+use super::routes::Routes;
+use super::stock::StockShard;
+use super::{Input, PeerStatus, Round, ShardStatus, Status};
+use crate::modules::batch::Load;
+use crate::modules::payment;
+use kassa_protocols::ids::{Module, PodId, Shard, ShardNo};
+use kassa_protocols::tables::Disk;
+use kassa_protocols::time::{Span, Time};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How often waiting requests are looked over.
+const LOOK_OVER_EVERY: Span = Span::from_millis(20);
+/// How long a question without a known leader waits before the next replica is tried.
+const GUESS_AFTER: Span = Span::from_millis(100);
+
+/// One pod.
+pub struct Node {
+    pub(super) config: Config,
+    pub(super) out: Outbox,
+    pub(super) routes: Routes,
+    pub(super) cluster: ClusterShard,
+    pub(super) stock: BTreeMap<ShardNo, StockShard>,
+    pub(super) payment: BTreeMap<ShardNo, PaymentShard>,
+    pub(super) ingress: Ingress,
+    /// What was last heard of shards: stamps for questions.
+    heard: BTreeMap<Shard, Stamp>,
+    pub(super) arriving: BTreeMap<Shard, Arriving>,
+    pub(super) copies: u64,
+    /// Shards to be checkpointed with this round, whatever the log says.
+    pub(super) due: Vec<Shard>,
+    pub(super) logs: BTreeMap<Module, StoreLog>,
+    /// Shards whose parts may have something to pass on.
+    touched: BTreeSet<Shard>,
+    look_over_at: Time,
+    recovering: bool,
+}
+
+impl Node {
+    /// A pod as its checkpoints left it. Feed back its logs with [`Self::recover`], then call
+    /// [`Self::recovered`].
+    #[must_use]
+    pub fn new(config: Config, disk: &dyn Disk, now: Time) -> Self {
+        let me = config.me;
+        let mut pods = config.pods.clone();
+        pods.sort_unstable();
+        let voters: Vec<PodId> = pods.iter().copied().take(CLUSTER_VOTERS_MAX).collect();
+        let learners: Vec<PodId> = pods.iter().copied().skip(CLUSTER_VOTERS_MAX).collect();
+        let routes = Routes::new(me, &pods, config.shards, config.replicas, voters.clone());
+        let cluster = Group::new(Shard::CLUSTER, &config, Protocol::Paxos, voters, learners, None, disk, now);
+        let mut stock = BTreeMap::new();
+        let mut payment = BTreeMap::new();
+        for no in (0..config.shards).map(ShardNo) {
+            let shard = Shard { module: Module::Stock, no };
+            let replicas = routes.replicas(shard);
+            if replicas.contains(&me) {
+                let group = Group::new(shard, &config, config.stock, replicas, Vec::new(), None, disk, now);
+                stock.insert(no, StockShard::new(no, group));
+            }
+            let shard = Shard { module: Module::Payment, no };
+            let replicas = routes.replicas(shard);
+            if replicas.contains(&me) {
+                let watched = Some(payment::ORDERS);
+                let orders = OrderShard::new(no, &config, replicas.clone(), disk, now);
+                let group =
+                    Group::new(shard, &config, config.payment, replicas, Vec::new(), watched, disk, now);
+                payment.insert(no, PaymentShard::new(no, group, orders, &config));
+            }
+        }
+        let stores = [Module::Order, Module::Stock, Module::Payment];
+        Self {
+            out: Outbox::new(me),
+            routes,
+            cluster: ClusterShard { group: cluster },
+            stock,
+            payment,
+            ingress: Ingress::default(),
+            heard: BTreeMap::new(),
+            arriving: BTreeMap::new(),
+            copies: config.seed,
+            due: Vec::new(),
+            logs: stores.into_iter().map(|store| (store, StoreLog::new(store))).collect(),
+            touched: BTreeSet::new(),
+            look_over_at: now,
+            recovering: true,
+            config,
+        }
+    }
+
+    /// Takes back a record of a store's log, in order of position.
+    ///
+    /// # Errors
+    /// If it is of another version or does not decode: the pod must not take part.
+    pub fn recover(
+        &mut self,
+        store: Module,
+        position: u64,
+        packed: &[u8],
+        disk: &dyn Disk,
+    ) -> Result<(), LogError> {
+        if let Some(log) = self.logs.get_mut(&store) {
+            log.keep(position, packed.len());
+        }
+        for (shard, record) in unpack(store, position, packed)? {
+            match (shard.module, record) {
+                (Module::Order, Record::Order(record)) => {
+                    if let Some(payment) = self.payment.get_mut(&shard.no) {
+                        payment.orders.recover(position, record, disk);
+                    }
+                }
+                (Module::Stock, record @ (Record::Paxos(_) | Record::Quorum(_))) => {
+                    if let Some(stock) = self.stock.get_mut(&shard.no) {
+                        stock.group.recover(position, record);
+                    }
+                }
+                (Module::Payment, record @ (Record::Paxos(_) | Record::Quorum(_))) => {
+                    if let Some(payment) = self.payment.get_mut(&shard.no) {
+                        payment.group.recover(position, record);
+                    }
+                }
+                (Module::Cluster, record @ (Record::Paxos(_) | Record::Quorum(_))) => {
+                    self.cluster.group.recover(position, record);
+                }
+                (Module::Order, Record::Paxos(_) | Record::Quorum(_))
+                | (Module::Stock | Module::Payment | Module::Cluster, Record::Order(_)) => {
+                    return Err(LogError::Undecodable { store, position });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The logs are read: the pod takes part from here on.
+    pub fn recovered(&mut self, now: Time, disk: &dyn Disk) {
+        self.recovering = false;
+        self.cluster.group.recovered(now, disk, &mut self.out);
+        for stock in self.stock.values_mut() {
+            stock.group.recovered(now, disk, &mut self.out);
+        }
+        for payment in self.payment.values_mut() {
+            payment.orders.recovered(&mut self.out);
+            payment.group.recovered(now, disk, &mut self.out);
+        }
+        self.touch_all();
+        self.settle(now, disk);
+    }
+
+    /// Takes one input.
+    pub fn step(&mut self, now: Time, input: Input, disk: &dyn Disk) {
+        match input {
+            Input::Request { client, request, deadline } => {
+                if self.ingress.len() >= self.config.limits.requests_max {
+                    self.out.reply(client, crate::modules::request::Outcome::Overloaded);
+                    return;
+                }
+                let actions =
+                    self.with_map(|ingress, map| ingress.begin(now, client, request, deadline, map));
+                self.act(now, actions);
+            }
+            Input::Gone { client } => self.ingress.gone(client),
+            Input::Frame { from, messages } => {
+                for message in messages {
+                    self.message(now, from, message, disk);
+                }
+            }
+            Input::Link { peer, up } => self.link(now, peer, up, disk),
+        }
+        self.local(now, disk);
+    }
+
+    fn link(&mut self, now: Time, peer: PodId, up: bool, disk: &dyn Disk) {
+        self.out.link(peer, up);
+        self.touch_all();
+        let out = &mut self.out;
+        self.cluster.group.link(now, peer, up, disk, out);
+        for stock in self.stock.values_mut() {
+            stock.group.link(now, peer, up, disk, out);
+        }
+        for payment in self.payment.values_mut() {
+            payment.group.link(now, peer, up, disk, out);
+            payment.orders.follow(payment.group.time(), payment.group.ballot());
+            payment.orders.link(now, peer, up, disk, out);
+        }
+        self.settle(now, disk);
+        if up {
+            // What was queued on the old link is lost: whatever its other end owes an answer to goes again.
+            let led: Vec<ShardNo> = (0..self.config.shards).map(ShardNo).collect();
+            for no in led {
+                if self.routes.leader(Shard { module: Module::Stock, no }) == Some(peer) {
+                    self.stock_leader_changed(now, no, disk);
+                }
+            }
+        }
+        let lost = self.ingress.due(now, Span(u64::MAX), |_, to| to == Some(peer));
+        self.send_questions(now, lost);
+    }
+
+    /// Messages to this pod itself that rest on nothing undurable.
+    fn local(&mut self, now: Time, disk: &dyn Disk) {
+        loop {
+            self.settle(now, disk);
+            while let Some(message) = self.out.take_local() {
+                self.message(now, self.config.me, message, disk);
+            }
+            if self.touched.is_empty() {
+                break;
+            }
+        }
+    }
+
+    fn touch_all(&mut self) {
+        self.touched = self.shards().into_iter().collect();
+    }
+
+    fn message(&mut self, now: Time, from: PodId, message: Message, disk: &dyn Disk) {
+        self.touched.extend(Self::touched_by(&message));
+        let out = &mut self.out;
+        match message {
+            Message::Paxos { shard, message } => match shard.module {
+                Module::Cluster => self.cluster.group.handle_paxos(now, from, message, disk, out),
+                Module::Stock => {
+                    if let Some(stock) = self.stock.get_mut(&shard.no) {
+                        stock.group.handle_paxos(now, from, message, disk, out);
+                    }
+                }
+                Module::Payment => {
+                    if let Some(payment) = self.payment.get_mut(&shard.no) {
+                        payment.group.handle_paxos(now, from, message, disk, out);
+                    }
+                }
+                Module::Order => {}
+            },
+            Message::Quorum { shard, message } => match shard.module {
+                Module::Stock => {
+                    if let Some(stock) = self.stock.get_mut(&shard.no) {
+                        stock.group.handle_quorum(now, from, message, disk, out);
+                    }
+                }
+                Module::Payment => {
+                    if let Some(payment) = self.payment.get_mut(&shard.no) {
+                        payment.group.handle_quorum(now, from, message, disk, out);
+                    }
+                }
+                Module::Order | Module::Cluster => {}
+            },
+            Message::Order { shard, message } => {
+                if let Some(payment) = self.payment.get_mut(&shard) {
+                    payment.orders.follow(payment.group.time(), payment.group.ballot());
+                    payment.orders.handle(now, from, message, disk, out);
+                }
+            }
+            Message::Ask(question) => self.asked(now, from, *question, disk),
+            Message::Tell { id, stamp, tell } => {
+                if let Some(shard) = self.ingress.shard_of(id) {
+                    self.heard.insert(shard, stamp);
+                    if let super::message::Tell::NotLeader { leader: Some(leader) } = tell {
+                        self.routes.hint(shard, leader);
+                    }
+                    let actions = self.with_map(|ingress, map| ingress.told(now, id, tell, map));
+                    self.act(now, actions);
+                }
+            }
+            Message::Reserve { shard, txn, lines, wait, watermark } => match self.stock.get_mut(&shard) {
+                Some(stock) => stock.reserve(from, txn, lines, wait, watermark, disk, out),
+                None => out.post(from, Message::NotCoordinator { shard, payment: txn.shard }),
+            },
+            Message::Vote { shard, txn, vote } => {
+                if let Some(payment) = self.payment.get_mut(&txn.shard) {
+                    payment.voted(now, shard, txn, vote, disk, out);
+                }
+            }
+            Message::Resolve { shard, confirm, release, watermark } => match self.stock.get_mut(&shard) {
+                Some(stock) => stock.resolve(from, confirm, release, watermark, disk, out),
+                None => out.post(from, Message::NotCoordinator { shard, payment: watermark.shard }),
+            },
+            Message::Resolved { shard, payment, txns } => {
+                if let Some(payment) = self.payment.get_mut(&payment) {
+                    payment.resolved(now, shard, txns, disk, out);
+                }
+            }
+            // The next leader's name, or the patience of the resend, brings it where it belongs.
+            Message::NotCoordinator { .. } => {}
+            Message::Doubt { payment, stock, txns, asked_by } => {
+                self.doubt(from, payment, stock, txns, asked_by, disk)
+            }
+            Message::Fate { stock, fates } => {
+                if let Some(stock) = self.stock.get_mut(&stock) {
+                    stock.fates(fates, disk);
+                }
+            }
+            Message::Relay { to, from: origin, message } => {
+                if to == self.config.me {
+                    self.message(now, origin, *message, disk);
+                } else if self.out.is_up(to) && from == origin {
+                    self.out.send_early(to, Message::Relay { to, from: origin, message });
+                }
+            }
+            Message::Copy { shard, copy, part, last, records, position } => {
+                let arriving = self.arriving.entry(shard).or_default();
+                let whole = arriving.take(from, copy, part, last, records);
+                if let (Some(records), Some(position)) = (whole, position) {
+                    self.install(now, shard, records, position, disk);
+                }
+            }
+        }
+    }
+
+    fn doubt(
+        &mut self,
+        from: PodId,
+        payment: ShardNo,
+        stock: ShardNo,
+        txns: Vec<kassa_protocols::ids::TxnId>,
+        asked_by: PodId,
+        disk: &dyn Disk,
+    ) {
+        let Some(shard) = self.payment.get_mut(&payment) else { return };
+        if shard.is_serving() {
+            shard.doubt(asked_by, stock, txns, disk, &mut self.out);
+        } else if from == asked_by
+            && let Some(leader) =
+                shard.group.leader().filter(|&leader| leader != self.config.me && leader != from)
+        {
+            // Passed on, one hop: the asker may not reach the leader.
+            self.out.send_early(leader, Message::Doubt { payment, stock, txns, asked_by });
+        }
+    }
+
+    fn asked(&mut self, now: Time, from: PodId, question: Question, disk: &dyn Disk) {
+        let out = &mut self.out;
+        let no = question.shard.no;
+        match question.shard.module {
+            Module::Cluster => self.cluster.asked(from, question, disk, out),
+            Module::Stock => match self.stock.get_mut(&no) {
+                Some(stock) => stock.asked(from, question, disk, out),
+                None => self.not_here(from, &question),
+            },
+            Module::Payment | Module::Order => match self.payment.get_mut(&no) {
+                Some(payment) => payment.asked(now, from, question, disk, out),
+                None => self.not_here(from, &question),
+            },
+        }
+    }
+
+    fn not_here(&mut self, from: PodId, question: &Question) {
+        let leader = self.routes.leader(question.shard);
+        let tell = super::message::Tell::NotLeader { leader };
+        self.out.post(from, Message::Tell { id: question.id, stamp: Stamp::default(), tell });
+    }
+
+    fn with_map<R>(&mut self, f: impl FnOnce(&mut Ingress, &Map<'_>) -> R) -> R {
+        let cluster = &self.cluster;
+        let order_batch = |index: u64| cluster.order_batch(index);
+        let map = Map { shards: self.config.shards, order_batch: &order_batch };
+        f(&mut self.ingress, &map)
+    }
+
+    fn act(&mut self, now: Time, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Send(id) => self.send_questions(now, vec![id]),
+                Action::Reply(client, outcome) => self.out.reply(client, outcome),
+            }
+        }
+    }
+
+    /// Sends questions to whoever leads, as far as is known; again and by other ways if need be.
+    fn send_questions(&mut self, now: Time, ids: Vec<AskId>) {
+        for id in ids {
+            let Some(shard) = self.ingress.shard_of(id) else { continue };
+            let (attempts, waited) = self.ingress.attempts(now, id);
+            let mut to = self.routes.leader(shard);
+            if waited >= self.config.timing.anywhere_after && self.ingress.relax(id) {
+                let here = self.payment.contains_key(&shard.no);
+                to = if here { Some(self.config.me) } else { self.routes.guess(shard, attempts) };
+            }
+            let to = match to {
+                Some(to) => to,
+                None if self.holds(shard) && waited < self.config.timing.ask_again => continue,
+                None => match self.routes.guess(shard, attempts) {
+                    Some(to) => to,
+                    None => continue,
+                },
+            };
+            if !self.out.can_reach(to) {
+                continue;
+            }
+            let stamp = |shard: Shard| self.stamp(shard);
+            // Borrowed apart: the stamp is read from the groups, the question from the ingress.
+            let stamp = stamp(shard);
+            let Some(question) = self.ingress.question(now, id, |_| stamp) else { continue };
+            self.ingress.sent(now, id, to);
+            let message = Message::Ask(Box::new(question));
+            if attempts > 1 {
+                self.out.post_again(to, message);
+            } else {
+                self.out.post(to, message);
+            }
+        }
+    }
+
+    /// What this pod has last heard of the shard.
+    fn stamp(&self, shard: Shard) -> Stamp {
+        let own = match shard.module {
+            Module::Cluster => None,
+            Module::Stock => {
+                self.stock.get(&shard.no).filter(|s| s.group.is_leading()).map(StockShard::stamp)
+            }
+            Module::Order | Module::Payment => {
+                self.payment.get(&shard.no).filter(|p| p.group.is_leading()).map(PaymentShard::stamp)
+            }
+        };
+        own.or_else(|| self.heard.get(&shard).copied()).unwrap_or_default()
+    }
+
+    fn stock_leader_changed(&mut self, now: Time, no: ShardNo, disk: &dyn Disk) {
+        for payment in self.payment.values_mut() {
+            payment.stock_leader_changed(now, no, disk, &mut self.out);
+        }
+        self.touched.extend(self.payment.keys().map(|&no| Shard { module: Module::Payment, no }));
+    }
+
+    /// Lets the parts that were touched pass on what they have to say.
+    fn settle(&mut self, now: Time, disk: &dyn Disk) {
+        if self.recovering {
+            return;
+        }
+        while let Some(shard) = self.touched.pop_first() {
+            let no = shard.no;
+            let (copies, leader) = match shard.module {
+                Module::Cluster => (self.cluster.poll(&mut self.out), self.cluster.group.leader()),
+                Module::Stock => match self.stock.get_mut(&no) {
+                    Some(stock) => (stock.poll(&mut self.out), stock.group.leader()),
+                    None => continue,
+                },
+                Module::Payment | Module::Order => match self.payment.get_mut(&no) {
+                    Some(payment) => {
+                        (payment.poll(now, &self.routes, disk, &mut self.out), payment.group.leader())
+                    }
+                    None => continue,
+                },
+            };
+            for (peer, newer_than) in copies {
+                self.send_copy(shard, peer, newer_than, disk);
+            }
+            self.routes.observe(shard, leader);
+        }
+        let changed = self.routes.take_changed();
+        if changed.is_empty() {
+            return;
+        }
+        // What waited for a leader goes on.
+        for shard in &changed {
+            if shard.module == Module::Stock {
+                self.stock_leader_changed(now, shard.no, disk);
+            }
+        }
+        let lost = self.ingress.due(now, Span(u64::MAX), |shard, to| {
+            changed.contains(&shard) && to != self.routes.leader(shard)
+        });
+        self.send_questions(now, lost);
+    }
+
+    /// Lets time pass.
+    pub fn tick(&mut self, now: Time, disk: &dyn Disk) {
+        let out = &mut self.out;
+        if self.cluster.group.next_wakeup() <= now {
+            self.cluster.group.tick(now, disk, out);
+        }
+        for stock in self.stock.values_mut() {
+            if stock.group.next_wakeup() <= now {
+                stock.group.tick(now, disk, out);
+            }
+            stock.tick(now, &self.routes, out);
+        }
+        for payment in self.payment.values_mut() {
+            if payment.group.next_wakeup() <= now {
+                payment.group.tick(now, disk, out);
+            }
+            if payment.orders.next_wakeup() <= now {
+                payment.orders.tick(now, disk, out);
+            }
+            payment.tick_checkouts(now, disk, out);
+        }
+        self.follow_batches(disk);
+        self.touch_all();
+        self.local(now, disk);
+        if self.look_over_at <= now {
+            self.look_over_at = now + LOOK_OVER_EVERY;
+            let expired = self.ingress.expire(now);
+            self.act(now, expired);
+            let unknown =
+                |shard: Shard, to: Option<PodId>| to.is_none() && self.routes.leader(shard).is_some();
+            let mut due = self.ingress.due(now, self.config.timing.ask_again, unknown);
+            due.retain(|&id| {
+                let (attempts, waited) = self.ingress.attempts(now, id);
+                attempts > 0
+                    || waited >= GUESS_AFTER
+                    || self.ingress.shard_of(id).is_some_and(|s| self.routes.leader(s).is_some())
+            });
+            self.send_questions(now, due);
+            self.local(now, disk);
+        }
+    }
+
+    /// Every shard's leader logs what the cluster group holds, unasked.
+    fn follow_batches(&mut self, disk: &dyn Disk) {
+        let loading: Vec<_> = self.cluster.group.machine.loading().cloned().collect();
+        for batch in loading {
+            if matches!(batch.load, Load::Items { .. }) {
+                for stock in self.stock.values_mut() {
+                    stock.follow(&batch, disk);
+                }
+            } else {
+                for payment in self.payment.values_mut() {
+                    payment.follow(&batch, disk, &mut self.out);
+                }
+            }
+        }
+    }
+
+    /// When `tick` has something to do.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Time {
+        let mut at = self.cluster.group.next_wakeup();
+        for stock in self.stock.values() {
+            at = at.min(stock.group.next_wakeup()).min(stock.next_wakeup());
+        }
+        for payment in self.payment.values() {
+            at = at
+                .min(payment.group.next_wakeup())
+                .min(payment.orders.next_wakeup())
+                .min(payment.checkouts.next_wakeup());
+        }
+        if !self.ingress.is_empty() {
+            at = at.min(self.look_over_at);
+        }
+        at
+    }
+
+    /// Ends the round: what its inputs led to.
+    pub fn flush(&mut self, now: Time, disk: &dyn Disk) -> Round {
+        for stock in self.stock.values_mut() {
+            stock.turns(disk);
+            stock.group.flush(now, disk, &mut self.out);
+        }
+        for payment in self.payment.values_mut() {
+            payment.group.flush(now, disk, &mut self.out);
+        }
+        self.cluster.group.flush(now, disk, &mut self.out);
+        self.touch_all();
+        self.local(now, disk);
+        let commits = self.commits(disk);
+        let mut round = self.out.drain();
+        round.commits = commits;
+        round
+    }
+
+    /// What this pod knows of itself.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let mut shards = vec![shard_status(&self.cluster.group, 0)];
+        let mut not_ready = Vec::new();
+        let leaderless = |shard: Shard| format!("{shard} has no leader that this pod knows of");
+        if self.cluster.group.leader().is_none() {
+            not_ready.push(leaderless(Shard::CLUSTER));
+        }
+        for stock in self.stock.values() {
+            if stock.group.leader().is_none() {
+                not_ready.push(leaderless(stock.group.shard()));
+            }
+            shards.push(shard_status(&stock.group, stock.group.machine.open() as u64));
+        }
+        for payment in self.payment.values() {
+            if payment.group.leader().is_none() || (payment.group.is_leading() && !payment.is_serving()) {
+                not_ready.push(leaderless(payment.group.shard()));
+            }
+            shards.push(shard_status(&payment.group, payment.group.machine.unfinished().len() as u64));
+        }
+        let peers = self.config.pods.iter().filter(|&&pod| pod != self.config.me);
+        Status {
+            pod: self.config.me.0,
+            not_ready,
+            peers: peers.map(|&pod| PeerStatus { pod: pod.0, up: self.out.is_up(pod) }).collect(),
+            shards,
+            requests: self.ingress.len() as u64,
+            checkouts: self.payment.values().map(|payment| payment.checkouts.active() as u64).sum(),
+            unfinished: self.payment.values().map(|payment| payment.checkouts.open() as u64).sum(),
+            committed: self.payment.values().map(|payment| payment.committed).sum(),
+        }
+    }
+}
+
+fn shard_status<M: crate::modules::machine::Machine, T>(group: &Group<M, T>, open: u64) -> ShardStatus {
+    let (applied, committed) = group.positions();
+    ShardStatus {
+        module: group.shard().module.to_string(),
+        shard: group.shard().no.0,
+        replicas: group.replicas().iter().map(|pod| pod.0).collect(),
+        leader: group.leader().map(|pod| pod.0),
+        ballot: group.ballot().to_string(),
+        applied,
+        committed,
+        open,
+    }
+}
+
+/// Questions of the cluster group have no stamp: their keys are looked up where they are logged.
+#[must_use]
+pub const fn is_stamped(ask: &Ask) -> bool {
+    match ask {
+        Ask::Op { .. } | Ask::Add { .. } | Ask::OfOrder { .. } | Ask::Anywhere { .. } => true,
+        Ask::Owner { .. }
+        | Ask::Load { .. }
+        | Ask::Loaded { .. }
+        | Ask::OrderBatch { .. }
+        | Ask::Log { .. } => false,
+    }
+}

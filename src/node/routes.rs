@@ -1,0 +1,94 @@
+//! Who leads which shard, as far as this pod knows.
+//!
+//! A pod that holds a replica of a shard knows from its protocol; for others it keeps hints: what it was
+//! told, else the first of the replica set. A wrong hint costs a hop.
+
+use kassa_protocols::ids::{Module, PodId, Shard};
+use kassa_protocols::placement::place;
+use std::collections::BTreeMap;
+
+#[derive(Debug)]
+pub struct Routes {
+    me: PodId,
+    placement: Vec<Vec<PodId>>,
+    cluster: Vec<PodId>,
+    leaders: BTreeMap<Shard, PodId>,
+    hints: BTreeMap<Shard, PodId>,
+    /// Shards whose leader changed since the last call of `take_changed`.
+    changed: Vec<Shard>,
+}
+
+impl Routes {
+    #[must_use]
+    pub fn new(me: PodId, pods: &[PodId], shards: u16, replicas: usize, cluster: Vec<PodId>) -> Self {
+        Self {
+            me,
+            placement: place(pods, shards, replicas),
+            cluster,
+            leaders: BTreeMap::new(),
+            hints: BTreeMap::new(),
+            changed: Vec::new(),
+        }
+    }
+
+    #[must_use]
+    pub const fn me(&self) -> PodId {
+        self.me
+    }
+
+    /// The pods that hold the shard, the one that prefers to lead first. Shards of one number have the
+    /// same replica set in all modules; for stock the preference moves on by one, so that a checkout's
+    /// two rounds load different leaders.
+    #[must_use]
+    pub fn replicas(&self, shard: Shard) -> Vec<PodId> {
+        match shard.module {
+            Module::Cluster => self.cluster.clone(),
+            Module::Order | Module::Payment => self.placement[usize::from(shard.no.0)].clone(),
+            Module::Stock => {
+                let mut set = self.placement[usize::from(shard.no.0)].clone();
+                set.rotate_left(1);
+                set
+            }
+        }
+    }
+
+    /// What the shard's own replica here says.
+    pub fn observe(&mut self, shard: Shard, leader: Option<PodId>) {
+        let known = self.leaders.get(&shard).copied();
+        if known == leader {
+            return;
+        }
+        match leader {
+            Some(leader) => {
+                self.leaders.insert(shard, leader);
+                self.changed.push(shard);
+            }
+            None => {
+                self.leaders.remove(&shard);
+            }
+        }
+    }
+
+    /// What another pod said of a shard that this pod holds no replica of.
+    pub fn hint(&mut self, shard: Shard, leader: PodId) {
+        if self.hints.insert(shard, leader) != Some(leader) {
+            self.changed.push(shard);
+        }
+    }
+
+    #[must_use]
+    pub fn leader(&self, shard: Shard) -> Option<PodId> {
+        self.leaders.get(&shard).or_else(|| self.hints.get(&shard)).copied()
+    }
+
+    /// Where to ask when the leader is not known: the `attempt`-th replica, round and round.
+    #[must_use]
+    pub fn guess(&self, shard: Shard, attempt: u32) -> Option<PodId> {
+        let replicas = self.replicas(shard);
+        replicas.get(attempt as usize % replicas.len().max(1)).copied()
+    }
+
+    pub fn take_changed(&mut self) -> Vec<Shard> {
+        std::mem::take(&mut self.changed)
+    }
+}

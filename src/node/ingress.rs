@@ -16,6 +16,9 @@ use kassa_protocols::placement::shard_of;
 use kassa_protocols::time::{Span, Time};
 use std::collections::BTreeMap;
 
+/// Times that a question follows a hint at once.
+const REDIRECTS_MAX: u32 = 3;
+
 /// What a request is waiting for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Stage {
@@ -301,8 +304,11 @@ impl Ingress {
         let client = asked.client;
         match tell {
             Tell::NotLeader { leader } => {
-                asked.sent = None;
-                return if leader.is_some() { vec![Action::Send(id)] } else { Vec::new() };
+                // At once if it is news, else when it is looked over: two pods that point at each other, or a
+                // leader that is not ready yet, must not be asked in a circle.
+                let asked_pod = asked.sent.take().map(|(to, _)| to);
+                let news = leader.is_some() && leader != asked_pod && asked.attempts < REDIRECTS_MAX;
+                return if news { vec![Action::Send(id)] } else { Vec::new() };
             }
             Tell::Stale => {
                 asked.question.stamp = Stamp::default();

@@ -1,0 +1,42 @@
+//! The seam to the node: everything that the simulator knows of it by name.
+
+use crate::disk::{Disk, STORES};
+use crate::scenario::{Replication, Scenario};
+use kassa::node::config::{Config, Limits, Protocol, Timing};
+pub use kassa::modules::request::{Outcome, Request};
+pub use kassa::node::{ClientId, Commit, Input, Message, Node, Status};
+use kassa_protocols::ids::PodId;
+use kassa_protocols::time::Time;
+
+const fn protocol(replication: Replication) -> Protocol {
+    match replication {
+        Replication::Paxos => Protocol::Paxos,
+        Replication::Quorum => Protocol::Quorum,
+    }
+}
+
+/// A node on what its disk holds, as `serve` starts one.
+pub fn start(pod: PodId, scenario: &Scenario, disk: &Disk, now: Time) -> Node {
+    let pods = (0..scenario.pods).map(|i| PodId(u8::try_from(i).expect("a handful of pods"))).collect();
+    let config = Config {
+        me: pod,
+        pods,
+        shards: scenario.shards,
+        replicas: 3,
+        payment: protocol(scenario.payment),
+        stock: protocol(scenario.stock),
+        write_quorum: 2,
+        timing: Timing::default(),
+        // Small enough that checkpoints and cuts happen all the time.
+        limits: Limits { log_bytes_max: 4_096, dirty_max: 64, ..Limits::default() },
+        seed: u64::from(pod.0) << 32 | now.0,
+    };
+    let mut node = Node::new(config, disk, now);
+    for store in STORES {
+        for (position, record) in disk.records(store) {
+            node.recover(store, position, record, disk).expect("a record that was written decodes");
+        }
+    }
+    node.recovered(now, disk);
+    node
+}

@@ -1,0 +1,32 @@
+//! The simulator: the node's own code under virtual time, network and disk, from one seed.
+//!
+//! `cargo test --test sim` runs a few seeds, `SEEDS=2000` that many, `SEED=n` one of them again, exactly
+//! as it was, and `TALK=1` has it say what happens. With the feature `breaks`, `BREAK=name` breaks the
+//! code in one known way and the run passes if some seed notices; `README.md` has the list.
+//!
+//! # Layout
+//! A [`scenario`] is drawn from the seed. The [`world`] is the queue of events in which [`pod`]s (a node,
+//! a [`disk`], a clock), the [`net`], the [`clients`] with their [`workload`], and the [`faults`] take
+//! turns. [`run`] leads it from the first start through the faults to the rest after them. The [`books`],
+//! with [`sums`], [`lines`], and the [`models`] that [`linear`] checks histories against, judge it.
+//! [`adapter`] is the only part that makes a node.
+
+#![allow(clippy::wildcard_enum_match_arm, reason = "the books look for a few of many operations and answers")]
+
+mod adapter;
+mod books;
+mod clients;
+mod disk;
+mod faults;
+mod linear;
+mod lines;
+mod models;
+mod net;
+mod pod;
+mod run;
+mod scenario;
+mod seeds;
+mod shop;
+mod sums;
+mod workload;
+mod world;

@@ -1,0 +1,101 @@
+//! One seed from start to end: faults and load, then mending, rest, and the books.
+
+use crate::books::{self, Report};
+use crate::scenario::Scenario;
+use crate::world::{Counts, World};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+/// After the faults have ended every request ends within that long, on any pod's clock.
+const ENDS_WITHIN_US: u64 = 40_000_000;
+/// And then all that is open is resolved within that long.
+const RESTS_WITHIN_US: u64 = 40_000_000;
+/// How often the harness looks whether all is at rest.
+const LOOK_US: u64 = 100_000;
+/// Events of one seed: many times what any needs, so that a loop without end is a failure.
+const EVENTS_MAX: u64 = 20_000_000;
+
+/// What a seed did, if it did no wrong.
+#[derive(Debug, Default)]
+pub struct Ran {
+    pub counts: Counts,
+    pub report: Report,
+    pub virtual_us: u64,
+}
+
+/// Runs one seed.
+///
+/// # Errors
+/// What was found wrong, for people.
+pub fn run(seed: u64, talks: bool) -> Result<Ran, String> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let scenario = Scenario::of(&mut rng);
+    if talks {
+        eprintln!("{scenario:#?}");
+    }
+    let mut world = World::new(scenario, rng, talks);
+    let faults_end_us = world.scenario.faults_end_us;
+    until(&mut world, faults_end_us, |_| false)?;
+    world.mend();
+    until(&mut world, faults_end_us + ENDS_WITHIN_US, |world| world.clients.all_idle())?;
+    if !world.clients.all_idle() {
+        return Err(format!("requests without an end:\n  {}", world.clients.stuck().join("\n  ")));
+    }
+    let rests_by_us = world.now_us + RESTS_WITHIN_US;
+    while let Some(open) = world.open() {
+        if world.now_us >= rests_by_us {
+            return Err(format!("never comes to rest:\n  {}", open.join("\n  ")));
+        }
+        let next = world.now_us + LOOK_US;
+        until(&mut world, next, |_| false)?;
+    }
+    // Twice, of whichever pods: all say the same.
+    for _ in 0..2 {
+        world.read_everything();
+        let by_us = world.now_us + ENDS_WITHIN_US;
+        until(&mut world, by_us, |world| world.clients.all_idle())?;
+        if !world.clients.all_idle() {
+            return Err(format!("last reads without an end:\n  {}", world.clients.stuck().join("\n  ")));
+        }
+    }
+    let report = books::check(&world.clients.shop, world.counts.faults);
+    if !report.wrong.is_empty() {
+        return Err(report.wrong.join("\n  "));
+    }
+    Ok(Ran { counts: world.counts, report, virtual_us: world.now_us })
+}
+
+/// Steps the world up to a time, or until something holds.
+fn until(world: &mut World, until_us: u64, holds: impl Fn(&World) -> bool) -> Result<(), String> {
+    while !holds(world) && world.step(until_us) {
+        if world.counts.events > EVENTS_MAX {
+            return Err(format!("more than {EVENTS_MAX} events: something spins"));
+        }
+    }
+    Ok(())
+}
+
+impl World {
+    /// What is still open on some pod; nothing if all is resolved and finished.
+    fn open(&self) -> Option<Vec<String>> {
+        let mut open = Vec::new();
+        for pod in &self.pods {
+            let Some(status) = pod.status() else { continue };
+            let id = pod.id;
+            open.extend(status.not_ready.iter().map(|why| format!("{id} is not ready: {why}")));
+            for shard in status.shards.iter().filter(|shard| shard.open > 0) {
+                open.push(format!("{id} {}/{} has {} open", shard.module, shard.shard, shard.open));
+            }
+            for (what, count) in [
+                ("requests", status.requests),
+                ("checkouts", status.checkouts),
+                ("unfinished", status.unfinished),
+            ] {
+                if count > 0 {
+                    open.push(format!("{id} has {count} {what}"));
+                }
+            }
+        }
+        (!open.is_empty()).then_some(open)
+    }
+}

@@ -1,0 +1,86 @@
+//! What a seed decides once, before anything happens: the size and the character of its run.
+
+use crate::net::Delay;
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replication {
+    Paxos,
+    Quorum,
+}
+
+/// How much goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Nothing: the strictest checks hold throughout.
+    None,
+    Some,
+    Much,
+}
+
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    pub pods: usize,
+    pub shards: u16,
+    pub payment: Replication,
+    pub stock: Replication,
+    pub trouble: Trouble,
+    pub clients: usize,
+    /// Operations of the whole run, the last reads not counted.
+    pub operations: usize,
+    pub users: usize,
+    pub items: usize,
+    /// Entities of each batch; 0 for none.
+    pub batch: u64,
+    /// Batches loaded over the first ones in the middle of the run.
+    pub reloads: u32,
+    /// Users get this many items' worth of credit at a time, and items that many units.
+    pub plenty: u64,
+    pub delay: Delay,
+    /// What a commit takes, with and without an fsync, in microseconds.
+    pub fsync_us: u64,
+    pub write_us: u64,
+    /// When nginx gives up on a pod and asks another, in microseconds.
+    pub proxy_timeout_us: u64,
+    pub think_us: u64,
+    /// When faults end and all is mended.
+    pub faults_end_us: u64,
+}
+
+impl Scenario {
+    pub fn of(rng: &mut ChaCha8Rng) -> Self {
+        let pods = if rng.random_ratio(1, 5) { 5 } else { 3 };
+        let pick = |rng: &mut ChaCha8Rng, usual, other| if rng.random_ratio(1, 6) { other } else { usual };
+        let delay = match rng.random_range(0..6) {
+            0 => Delay { base_us: 5_000, jitter_us: 20_000 },
+            1 => Delay { base_us: 100, jitter_us: 20_000 },
+            _ => Delay { base_us: 50, jitter_us: 400 },
+        };
+        let batch = if rng.random_bool(0.5) { rng.random_range(2..8) } else { 0 };
+        Self {
+            pods,
+            shards: rng.random_range(1..5),
+            payment: pick(rng, Replication::Paxos, Replication::Quorum),
+            stock: pick(rng, Replication::Quorum, Replication::Paxos),
+            trouble: match rng.random_range(0..10) {
+                0 => Trouble::None,
+                1..=6 => Trouble::Some,
+                _ => Trouble::Much,
+            },
+            clients: rng.random_range(3..9),
+            operations: rng.random_range(150..400),
+            users: rng.random_range(1..6),
+            items: rng.random_range(1..6),
+            batch,
+            reloads: if batch > 0 { rng.random_range(0..4) } else { 0 },
+            plenty: rng.random_range(3..30),
+            delay,
+            fsync_us: rng.random_range(50..2_000),
+            write_us: rng.random_range(5..50),
+            proxy_timeout_us: rng.random_range(1_000_000..3_000_000),
+            think_us: rng.random_range(0..150_000),
+            faults_end_us: rng.random_range(4_000_000..10_000_000),
+        }
+    }
+}

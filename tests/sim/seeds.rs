@@ -1,0 +1,208 @@
+//! The driver: many seeds over the machine's cores, and what they found.
+
+use crate::run::{Ran, run};
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, Once};
+use std::time::Instant;
+
+/// Seeds of a plain `cargo test`: about a minute on two cores.
+const SEEDS_DEFAULT: u64 = 60;
+/// Failures after which a run stops: the rest would say the same.
+const FAILURES_MAX: usize = 5;
+/// Seeds in which a deliberate break has to be found.
+#[cfg(feature = "breaks")]
+const BREAK_SEEDS_DEFAULT: u64 = 2_000;
+
+thread_local! {
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Notes where a pod panicked instead of printing it: that is a finding of its seed.
+fn note_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if std::thread::current().name() == Some("seed") {
+                PANIC.with(|note| *note.borrow_mut() = Some(info.to_string()));
+            } else {
+                usual(info);
+            }
+        }));
+    });
+}
+
+fn run_caught(seed: u64, talks: bool) -> Result<Ran, String> {
+    catch_unwind(AssertUnwindSafe(|| run(seed, talks))).unwrap_or_else(|_| {
+        let note = PANIC.with(|note| note.borrow_mut().take());
+        Err(note.unwrap_or_else(|| "panicked".to_owned()))
+    })
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
+}
+
+/// Sums over all seeds.
+#[derive(Default)]
+struct Totals {
+    seeds: u64,
+    operations: u64,
+    charged: u64,
+    refused: u64,
+    repeats: u64,
+    faults: u64,
+    frames: u64,
+    events: u64,
+    histories: u64,
+    undecided: u64,
+    sums: u64,
+    virtual_us: u64,
+    slowest: (u128, u64),
+}
+
+impl Totals {
+    fn add(&mut self, seed: u64, ran: &Ran, took_ms: u128) {
+        self.seeds += 1;
+        self.operations += ran.report.operations;
+        self.charged += ran.report.charged;
+        self.refused += ran.report.refused;
+        self.repeats += ran.report.repeats;
+        self.histories += ran.report.histories;
+        self.undecided += ran.report.undecided;
+        self.sums += ran.report.sums;
+        self.faults += ran.counts.faults;
+        self.frames += ran.counts.frames;
+        self.events += ran.counts.events;
+        self.virtual_us += ran.virtual_us;
+        self.slowest = self.slowest.max((took_ms, seed));
+    }
+
+    fn print(&self) {
+        println!(
+            "{} seeds, {} s of virtual time: {} operations, {} checkouts answered, {} refusals, {} repeats, \
+             {} faults, {} frames, {} events; {} histories checked ({} undecided), {} sums; \
+             slowest seed {} took {} ms",
+            self.seeds,
+            self.virtual_us / 1_000_000,
+            self.operations,
+            self.charged,
+            self.refused,
+            self.repeats,
+            self.faults,
+            self.frames,
+            self.events,
+            self.histories,
+            self.undecided,
+            self.sums,
+            self.slowest.1,
+            self.slowest.0
+        );
+    }
+
+    /// A run that does nothing finds nothing: enough has to have happened.
+    fn assert_enough(&self) {
+        assert!(self.operations > self.seeds * 100, "hardly an operation");
+        assert!(self.charged > self.seeds * 10, "hardly a checkout");
+        assert!(self.refused > self.seeds, "hardly a refusal");
+        assert!(self.repeats > self.seeds, "hardly a repeat");
+        assert!(self.faults > self.seeds, "hardly a fault");
+        assert!(self.sums > self.seeds, "hardly a sum");
+        assert!(self.undecided * 20 <= self.histories, "too many histories undecided");
+    }
+}
+
+struct Found {
+    seed: u64,
+    what: String,
+}
+
+fn run_seeds(first: u64, count: u64, failures_max: usize) -> (Totals, Vec<Found>) {
+    note_panics();
+    let next = AtomicU64::new(first);
+    let shared = Mutex::new((Totals::default(), Vec::new()));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let work = || {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + count
+                        || shared.lock().expect("no panic under it").1.len() >= failures_max
+                    {
+                        return;
+                    }
+                    let began = Instant::now();
+                    let ran = run_caught(seed, false);
+                    let mut shared = shared.lock().expect("no panic under it");
+                    match ran {
+                        Ok(ran) => shared.0.add(seed, &ran, began.elapsed().as_millis()),
+                        Err(what) => shared.1.push(Found { seed, what }),
+                    }
+                }
+            };
+            std::thread::Builder::new().name("seed".into()).spawn_scoped(scope, work).expect("a thread");
+        }
+    });
+    let (totals, mut found) = shared.into_inner().expect("no panic under it");
+    found.sort_by_key(|found| found.seed);
+    (totals, found)
+}
+
+fn complain(found: &[Found]) -> ! {
+    for Found { seed, what } in found {
+        println!("\nseed {seed}: {what}\n  again: SEED={seed} TALK=1 cargo test --test sim seeds_hold");
+    }
+    panic!("{} of the seeds failed, the first is {}", found.len(), found[0].seed);
+}
+
+/// Runs seeds until one notices that the process is broken at the site called `name`.
+#[cfg(feature = "breaks")]
+fn find_break(name: &str, first: u64) {
+    let (totals, found) = run_seeds(first, number("SEEDS").unwrap_or(BREAK_SEEDS_DEFAULT), 1);
+    assert!(kassa_protocols::breaks::met(), "there is no break called {name}, or no seed ever comes to it");
+    let Some(Found { seed, what }) = found.first() else {
+        panic!("{name} was not noticed in {} seeds", totals.seeds);
+    };
+    println!("{name}: noticed after {} seeds, by seed {seed}: {what}", totals.seeds + 1);
+}
+
+#[test]
+fn seeds_hold() {
+    if let Some(seed) = number("SEED") {
+        note_panics();
+        let talks = std::env::var_os("TALK").is_some();
+        let thread = std::thread::Builder::new().name("seed".into());
+        let ran = thread.spawn(move || run_caught(seed, talks)).expect("a thread").join().expect("caught");
+        match ran {
+            Ok(ran) => println!("seed {seed} holds: {ran:?}"),
+            Err(what) => complain(&[Found { seed, what }]),
+        }
+        return;
+    }
+    let first = number("FIRST").unwrap_or(0);
+    #[cfg(feature = "breaks")]
+    if let Ok(name) = std::env::var("BREAK") {
+        find_break(&name, first);
+        return;
+    }
+    let (totals, found) = run_seeds(first, number("SEEDS").unwrap_or(SEEDS_DEFAULT), FAILURES_MAX);
+    totals.print();
+    if !found.is_empty() {
+        complain(&found);
+    }
+    if totals.seeds >= SEEDS_DEFAULT {
+        totals.assert_enough();
+    }
+}
+
+#[test]
+fn a_seed_replays_to_the_last_event() {
+    for seed in [3, 14] {
+        let counts: Vec<_> = (0..2).map(|_| run(seed, false).expect("a seed that holds").counts).collect();
+        assert_eq!(counts[0], counts[1]);
+    }
+}

@@ -290,14 +290,12 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// The nginx on the PATH, or where distributions put it for root alone.
+    /// The nginx on the PATH.
     #[must_use]
     pub fn find() -> Option<Self> {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let program = std::env::split_paths(&path)
-            .chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from))
-            .map(|dir| dir.join("nginx"))
-            .find(|file| file.is_file())?;
+        let program =
+            std::env::split_paths(&path).map(|dir| dir.join("nginx")).find(|file| file.is_file())?;
         let version = Command::new(&program).arg("-v").output().ok()?;
         let text = String::from_utf8_lossy(&version.stderr).into_owned();
         let numbers: Vec<u32> = text
@@ -308,6 +306,19 @@ impl Nginx {
             .take(3)
             .collect();
         Some(Self { program, takes_error_log: numbers.as_slice() >= [1, 19, 5].as_slice() })
+    }
+
+    /// How to come by one.
+    #[must_use]
+    pub fn advice() -> String {
+        // Distributions put it where only root's PATH leads.
+        ["/usr/sbin", "/usr/local/sbin"]
+            .into_iter()
+            .find(|dir| Path::new(dir).join("nginx").is_file())
+            .map_or_else(
+                || "`apt install nginx`, `dnf install nginx` or `apk add nginx` installs it".to_owned(),
+                |dir| format!("there is one in {dir}: `export PATH=$PATH:{dir}`"),
+            )
     }
 
     /// Program and arguments that run it in the foreground with this configuration.

@@ -23,6 +23,7 @@
 
 pub mod breaks;
 pub mod effects;
+pub mod eventual;
 pub mod ids;
 pub mod paxos;
 pub mod placement;

@@ -2,5 +2,7 @@
 //!
 //! A module does not know how it is replicated, who asks, or what time it is.
 
+pub mod batch;
 pub mod money;
+pub mod order;
 pub mod request;

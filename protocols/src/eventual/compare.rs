@@ -1,0 +1,239 @@
+//! Comparing sets with a peer's by digests, and fetching what it has more of. A new owner does so with
+//! a majority.
+
+use super::types::{BUCKETS, Event, Item, Message, Record, Sets};
+use super::{Effects, Owner, Replica};
+use crate::ids::{Ballot, PodId};
+use crate::time::Time;
+use bytes::Bytes;
+use std::collections::VecDeque;
+
+/// Entities listed in one answer, beyond the bucket that reaches it: some 200 KiB.
+const LISTED_ENTITIES_MAX: usize = 4_096;
+/// Entities asked for at a time.
+const WANTED_ENTITIES_MAX: usize = 256;
+/// Item bytes in one answer, beyond the entity that reaches it: well below what a frame holds.
+const CONTENTS_BYTES_MAX: usize = 256 * 1_024;
+
+/// A comparison under way, as the replica sees it that asks.
+#[derive(Debug)]
+pub(super) struct Comparison {
+    /// Of the last question: answers to older ones are ignored.
+    round: u64,
+    pub ballot: Option<Ballot>,
+    /// The peer's newest edit when it first answered.
+    seq: Option<u64>,
+    wanted: VecDeque<Bytes>,
+    /// Differing buckets that the peer has not listed yet.
+    more: Vec<u8>,
+    /// When to begin anew, if nothing is heard before.
+    pub again_at: Time,
+}
+
+impl Replica {
+    fn next_round(&mut self) -> u64 {
+        self.round += 1;
+        self.round
+    }
+
+    fn begin(&mut self, now: Time, pod: PodId, ballot: Option<Ballot>, fx: &mut Effects) {
+        let round = self.next_round();
+        let again_at = now + self.config.timing.resend;
+        let buckets = self.buckets(0..BUCKETS);
+        let Some(peer) = self.peers.get_mut(&pod) else { return };
+        let (wanted, more) = (VecDeque::new(), Vec::new());
+        peer.comparison = Some(Comparison { round, ballot, seq: None, wanted, more, again_at });
+        fx.send.push((pod, Message::Compare { round, ballot, buckets }));
+    }
+
+    fn buckets(&self, which: impl IntoIterator<Item = u8>) -> Vec<(u8, u64)> {
+        which.into_iter().map(|bucket| (bucket, self.digests[usize::from(bucket)])).collect()
+    }
+
+    /// Takes what a peer has into the union of the ballot being taken, if it is not yet.
+    pub(super) fn collect_from(&mut self, now: Time, pod: PodId, fx: &mut Effects) {
+        let Owner::Taking(ballot) = self.owner else { return };
+        if self.peers.get(&pod).is_some_and(|peer| peer.up && !peer.collected) {
+            self.begin(now, pod, Some(ballot), fx);
+        }
+    }
+
+    pub(super) fn tick_comparison(&mut self, now: Time, pod: PodId, fx: &mut Effects) {
+        let Some(peer) = self.peers.get(&pod) else { return };
+        match &peer.comparison {
+            Some(comparison) if now >= comparison.again_at => {
+                let ballot = comparison.ballot;
+                self.begin(now, pod, ballot, fx);
+            }
+            Some(_) => {}
+            None if now >= peer.compare_at => self.begin(now, pod, None, fx),
+            None => {}
+        }
+    }
+
+    pub(super) fn on_behind(&mut self, now: Time, from: PodId, seq: u64, fx: &mut Effects) {
+        let Some(peer) = self.peers.get(&from) else { return };
+        if peer.up && peer.received < seq && peer.comparison.is_none() {
+            self.begin(now, from, None, fx);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one message")]
+    pub(super) fn on_compare(
+        &mut self,
+        from: PodId,
+        round: u64,
+        ballot: Option<Ballot>,
+        buckets: &[(u8, u64)],
+        promised: Ballot,
+        sets: &mut dyn Sets,
+        fx: &mut Effects,
+    ) {
+        if ballot.is_some_and(|ballot| ballot != promised) {
+            // Before the promise it could still acknowledge an older owner's edit, and after a newer one
+            // the asker is no owner any more.
+            fx.send.push((from, Message::NotUnder { round, promised }));
+            return;
+        }
+        let mut entities = Vec::new();
+        let mut more = Vec::new();
+        for &(bucket, theirs) in buckets {
+            if self.digests.get(usize::from(bucket)).is_none_or(|mine| *mine == theirs) {
+                continue;
+            }
+            if entities.len() >= LISTED_ENTITIES_MAX {
+                more.push(bucket);
+            } else {
+                entities.extend(sets.list(bucket));
+            }
+        }
+        fx.send.push((from, Message::Compared { round, seq: self.seq, entities, more }));
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one message")]
+    pub(super) fn on_compared(
+        &mut self,
+        now: Time,
+        from: PodId,
+        round: u64,
+        seq: u64,
+        entities: Vec<(Bytes, u64)>,
+        more: Vec<u8>,
+        promised: Ballot,
+        sets: &mut dyn Sets,
+        fx: &mut Effects,
+    ) {
+        let Some(comparison) = self.comparison(from, round) else { return };
+        comparison.seq.get_or_insert(seq);
+        let differing = entities.into_iter().filter(|(entity, theirs)| sets.digest(entity) != *theirs);
+        comparison.wanted = differing.map(|(entity, _)| entity).collect();
+        comparison.more = more;
+        self.go_on(now, from, promised, fx);
+    }
+
+    /// The comparison with a peer, if `round` is that of its last question.
+    fn comparison(&mut self, from: PodId, round: u64) -> Option<&mut Comparison> {
+        self.peers.get_mut(&from)?.comparison.as_mut().filter(|comparison| comparison.round == round)
+    }
+
+    pub(super) fn on_not_under(&mut self, now: Time, from: PodId, round: u64, theirs: Ballot) {
+        let (collect, resend) = (self.config.timing.collect, self.config.timing.resend);
+        if let Some(comparison) = self.comparison(from, round) {
+            let soon = comparison.ballot.is_some_and(|ballot| theirs < ballot);
+            comparison.again_at = now + if soon { collect } else { resend };
+        }
+    }
+
+    pub(super) fn on_want(
+        from: PodId,
+        round: u64,
+        entities: Vec<Bytes>,
+        sets: &mut dyn Sets,
+        fx: &mut Effects,
+    ) {
+        let mut bytes = 0;
+        let mut contents = Vec::new();
+        for entity in entities {
+            if bytes >= CONTENTS_BYTES_MAX {
+                break;
+            }
+            let items = sets.items(&entity);
+            bytes +=
+                entity.len() + items.iter().map(|item| item.body.len() + size_of::<Item>()).sum::<usize>();
+            contents.push((entity, items));
+        }
+        fx.send.push((from, Message::Contents { round, sets: contents }));
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one message")]
+    pub(super) fn on_contents(
+        &mut self,
+        now: Time,
+        from: PodId,
+        round: u64,
+        contents: Vec<(Bytes, Vec<Item>)>,
+        promised: Ballot,
+        sets: &mut dyn Sets,
+        fx: &mut Effects,
+    ) {
+        let Some(comparison) = self.comparison(from, round) else { return };
+        for (entity, _) in &contents {
+            if comparison.wanted.front() == Some(entity) {
+                comparison.wanted.pop_front();
+            }
+        }
+        for (entity, items) in contents {
+            if self.merge(&entity, &items, sets) {
+                fx.persist.push(Record::Merged { entity, items });
+            }
+        }
+        self.go_on(now, from, promised, fx);
+    }
+
+    /// Asks for the next entities, else for the next buckets; else the peer's sets are part of this one's.
+    fn go_on(&mut self, now: Time, from: PodId, promised: Ballot, fx: &mut Effects) {
+        let round = self.next_round();
+        let again_at = now + self.config.timing.resend;
+        let compare_at = now + self.config.timing.compare;
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        let Some(comparison) = &mut peer.comparison else { return };
+        comparison.round = round;
+        comparison.again_at = again_at;
+        if !comparison.wanted.is_empty() {
+            let entities = comparison.wanted.iter().take(WANTED_ENTITIES_MAX).cloned().collect();
+            fx.send.push((from, Message::Want { round, entities }));
+            return;
+        }
+        if !comparison.more.is_empty() {
+            let more = std::mem::take(&mut comparison.more);
+            let ballot = comparison.ballot;
+            let buckets = self.buckets(more);
+            fx.send.push((from, Message::Compare { round, ballot, buckets }));
+            return;
+        }
+        let (ballot, seq) = (comparison.ballot, comparison.seq);
+        peer.comparison = None;
+        peer.compare_at = compare_at;
+        if let Some(seq) = seq
+            && self.advance(from, seq)
+        {
+            fx.persist.push(Record::Compared { from, seq });
+            self.acknowledge(from, promised, fx);
+        }
+        if let Owner::Taking(taking) = self.owner
+            && ballot == Some(taking)
+        {
+            self.peers.get_mut(&from).expect("it has just answered").collected = true;
+            self.settle_takeover(promised, fx);
+        }
+    }
+
+    pub(super) fn settle_takeover(&mut self, promised: Ballot, fx: &mut Effects) {
+        let Owner::Taking(ballot) = self.owner else { return };
+        let collected = self.peers.values().filter(|peer| peer.collected).count() + 1;
+        if collected >= self.config.majority() && promised == ballot {
+            self.owner = Owner::Owning(ballot);
+            fx.events.push(Event::Owning { ballot });
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! Names of things, as types that cannot be mixed up.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
 /// One process of the cluster.
@@ -49,7 +49,9 @@ pub struct TxnId {
 pub struct Incarnation(pub u64);
 
 /// Hash of (idempotency key, method, path): what makes a repeated request the same request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+///
+/// Serialized as 16 bytes: a hash is uniform, and as a varint would take 19.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OpId(pub u128);
 
 impl Shard {
@@ -77,6 +79,18 @@ impl Ballot {
     #[must_use]
     pub const fn next(self, pod: PodId) -> Self {
         Self { epoch: self.epoch, round: self.round + 1, pod: pod.0 }
+    }
+}
+
+impl Serialize for OpId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.to_be_bytes().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for OpId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <[u8; 16]>::deserialize(deserializer).map(|bytes| Self(u128::from_be_bytes(bytes)))
     }
 }
 

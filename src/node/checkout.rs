@@ -367,8 +367,7 @@ impl PaymentShard {
             total: lines.total.unwrap_or(Money::MAX),
         });
         let key = checkout.askers[0].0.key.expect("a checkout is a mutation");
-        let command =
-            Command::Charge { key, order: checkout.order.clone(), receipt, total: lines.total };
+        let command = Command::Charge { key, order: checkout.order.clone(), receipt, total: lines.total };
         self.submit(command, Waiter::Charge(txn), disk, out);
     }
 

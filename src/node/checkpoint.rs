@@ -146,11 +146,9 @@ impl Node {
                 .get_mut(&shard.no)
                 .map(|p| p.group.checkpoint(position, disk, out))
                 .unwrap_or_default(),
-            Module::Order => self
-                .payment
-                .get_mut(&shard.no)
-                .map(|p| p.orders.checkpoint(position))
-                .unwrap_or_default(),
+            Module::Order => {
+                self.payment.get_mut(&shard.no).map(|p| p.orders.checkpoint(position)).unwrap_or_default()
+            }
         }
     }
 

@@ -367,12 +367,6 @@ impl<M: Machine, T> Group<M, T> {
         self.drain(now, disk, out);
     }
 
-    /// Whether a round's work waits for room in the window.
-    #[must_use]
-    pub fn has_backlog(&self) -> bool {
-        !self.queued.is_empty() || !self.evaluated.is_empty() || !self.reads.is_empty()
-    }
-
     pub fn poll(&mut self) -> Option<Output<M::Outcome, T>> {
         self.outputs.pop_front()
     }

@@ -11,7 +11,6 @@ const LOG_VERSION: u8 = 1;
 /// One store's log: positions, and how much of it is not covered by checkpoints.
 #[derive(Debug)]
 pub struct StoreLog {
-    pub store: Module,
     /// The position of the next record.
     pub next: u64,
     /// Positions still on disk with their sizes.
@@ -21,12 +20,12 @@ pub struct StoreLog {
 
 impl StoreLog {
     #[must_use]
-    pub const fn new(store: Module) -> Self {
-        Self { store, next: 1, kept: VecDeque::new(), bytes: 0 }
+    pub const fn new(next: u64) -> Self {
+        Self { next, kept: VecDeque::new(), bytes: 0 }
     }
     /// A record that was found on disk, or is about to be written.
     pub fn keep(&mut self, position: u64, size: usize) {
-        self.next = position + 1;
+        self.next = self.next.max(position + 1);
         self.kept.push_back((position, size));
         self.bytes += size;
     }

@@ -12,7 +12,8 @@ use crate::modules::batch::BatchRecord;
 use crate::modules::machine::{decode, encode};
 use crate::modules::money::Money;
 use crate::modules::order::{
-    self, CheckoutLines, OrderSet, OrderStore, Receipt, ReceiptLine, item_of, mint_order_id, receipt_id, refund_id,
+    self, CheckoutLines, OrderSet, OrderStore, Receipt, ReceiptLine, item_of, mint_order_id, receipt_id,
+    refund_id,
 };
 use crate::modules::payment::{OrderPayments, OrderRef};
 use crate::modules::request::{Op, OrderId, OrderView, Refusal, Request, UserId};
@@ -59,7 +60,7 @@ pub struct OrderShard {
     pending: BTreeMap<u64, (Asker, Edited)>,
     durable: Vec<(Asker, Edited)>,
     fenced: Vec<Asker>,
-    covered: u64,
+    pub(super) covered: u64,
     pub oldest_needed: Option<u64>,
 }
 
@@ -114,7 +115,14 @@ impl OrderShard {
         (&mut self.replica, OrderStore { view, batches, now: self.time })
     }
 
-    pub fn handle(&mut self, now: Time, from: PodId, message: eventual::Message, disk: &dyn Disk, out: &mut Outbox) {
+    pub fn handle(
+        &mut self,
+        now: Time,
+        from: PodId,
+        message: eventual::Message,
+        disk: &dyn Disk,
+        out: &mut Outbox,
+    ) {
         let (promised, mut fx) = (self.promised, std::mem::take(&mut self.fx));
         let (replica, mut store) = self.parts(disk, &[]);
         replica.handle(now, from, message, promised, &mut store, &mut fx);
@@ -214,9 +222,13 @@ impl OrderShard {
         out: &mut Outbox,
     ) -> Result<(), NotTaken> {
         let (id, key) = (&order.order, request.key);
-        let set = self.load(disk, id, batch).ok_or_else(|| NotTaken::Refused(Refusal::OrderNotFound(id.clone())))?;
+        let set = self
+            .load(disk, id, batch)
+            .ok_or_else(|| NotTaken::Refused(Refusal::OrderNotFound(id.clone())))?;
         let edited = match (&request.op, price) {
-            (Op::AddItem { item, units, .. }, Some(price)) => order::add_item(&set, id, key, item, *units, price),
+            (Op::AddItem { item, units, .. }, Some(price)) => {
+                order::add_item(&set, id, key, item, *units, price)
+            }
             (Op::RemoveItem { item, units, .. }, _) => order::remove_item(&set, id, key, item, *units),
             _ => return Ok(()),
         };
@@ -256,7 +268,11 @@ impl OrderShard {
         for payment in &payments.payments {
             let Some(receipt) = &payment.receipt else { continue };
             let txn = receipt.txn;
-            operations.push((payments.incarnation, receipt_id(txn), order::Operation::Receipt(copy(receipt))));
+            operations.push((
+                payments.incarnation,
+                receipt_id(txn),
+                order::Operation::Receipt(copy(receipt)),
+            ));
             if payment.refunded {
                 operations.push((payments.incarnation, refund_id(txn), order::Operation::Refunded { txn }));
             }

@@ -6,7 +6,7 @@ use super::copy::Arriving;
 use super::group::Group;
 use super::ingress::{Action, Ingress, Map};
 use super::log::{LogError, StoreLog, unpack};
-use super::message::{Ask, AskId, Message, Question, Record, Stamp};
+use super::message::{AskId, Message, Question, Record, Stamp};
 use super::orders::OrderShard;
 use super::outbox::Outbox;
 use super::payment::PaymentShard;
@@ -78,7 +78,18 @@ impl Node {
                 payment.insert(no, PaymentShard::new(no, group, orders, &config));
             }
         }
-        let stores = [Module::Order, Module::Stock, Module::Payment];
+        // A log that was cut to nothing goes on behind the checkpoints that cover it.
+        let mut logs: BTreeMap<Module, StoreLog> = BTreeMap::new();
+        for store in [Module::Order, Module::Stock, Module::Payment] {
+            let covered = match store {
+                Module::Order => payment.values().map(|p: &PaymentShard| p.orders.covered).max(),
+                Module::Stock => stock.values().map(|s: &StockShard| s.group.covered).max(),
+                Module::Payment | Module::Cluster => {
+                    payment.values().map(|p| p.group.covered).chain([cluster.covered]).max()
+                }
+            };
+            logs.insert(store, StoreLog::new(covered.unwrap_or(0) + 1));
+        }
         Self {
             out: Outbox::new(me),
             routes,
@@ -90,7 +101,7 @@ impl Node {
             arriving: BTreeMap::new(),
             copies: config.seed,
             due: Vec::new(),
-            logs: stores.into_iter().map(|store| (store, StoreLog::new(store))).collect(),
+            logs,
             touched: BTreeSet::new(),
             look_over_at: now,
             recovering: true,
@@ -580,13 +591,16 @@ impl Node {
             if stock.group.leader().is_none() {
                 not_ready.push(leaderless(stock.group.shard()));
             }
-            shards.push(shard_status(&stock.group, stock.group.machine.open() as u64));
+            // On read/write quorums only the coordinator evaluates, and so knows what is reserved.
+            let open = if stock.group.is_leading() { stock.group.machine.open() } else { 0 };
+            shards.push(shard_status(&stock.group, open as u64));
         }
         for payment in self.payment.values() {
             if payment.group.leader().is_none() || (payment.group.is_leading() && !payment.is_serving()) {
                 not_ready.push(leaderless(payment.group.shard()));
             }
-            shards.push(shard_status(&payment.group, payment.group.machine.unfinished().len() as u64));
+            let open = if payment.group.is_leading() { payment.group.machine.unfinished().len() } else { 0 };
+            shards.push(shard_status(&payment.group, open as u64));
         }
         let peers = self.config.pods.iter().filter(|&&pod| pod != self.config.me);
         Status {
@@ -613,18 +627,5 @@ fn shard_status<M: crate::modules::machine::Machine, T>(group: &Group<M, T>, ope
         applied,
         committed,
         open,
-    }
-}
-
-/// Questions of the cluster group have no stamp: their keys are looked up where they are logged.
-#[must_use]
-pub const fn is_stamped(ask: &Ask) -> bool {
-    match ask {
-        Ask::Op { .. } | Ask::Add { .. } | Ask::OfOrder { .. } | Ask::Anywhere { .. } => true,
-        Ask::Owner { .. }
-        | Ask::Load { .. }
-        | Ask::Loaded { .. }
-        | Ask::OrderBatch { .. }
-        | Ask::Log { .. } => false,
     }
 }

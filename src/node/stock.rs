@@ -64,11 +64,6 @@ impl StockShard {
     pub fn stamp(&self) -> Stamp {
         self.admission.stamp(self.group.time())
     }
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.participant.waiting()
-    }
-
     fn tell(&self, to: PodId, id: AskId, tell: Tell, out: &mut Outbox) {
         out.post(to, Message::Tell { id, stamp: self.stamp(), tell });
     }

@@ -50,6 +50,7 @@ impl Store {
         let header = self.write(&mut state, batch)?;
         self.watched.end();
         state.commit = header.commit;
+        state.tables_commit = header.tables_commit;
         state.failed = false;
         if sync {
             self.watched.synced.store(header.commit, Ordering::Release);
@@ -68,15 +69,20 @@ impl Store {
         }
         let previous = state.positions;
         state.positions = extend_and_cut(state, batch.log.map(|(position, _)| position), batch.cut_below);
+        let mut tables = batch.tables.into_iter().peekable();
+        let commit = state.commit + 1;
+        let changes_tables = tables.peek().is_some();
         let header = Header {
-            commit: state.commit + 1,
+            commit,
             synced: self.watched.synced.load(Ordering::Acquire),
             first: state.positions.map_or(0, |(first, _)| first),
+            // No record gets a lower number than this one, and only commits give numbers to records.
+            seqno_floor: self.db.seqno(),
             previous_seqno: state.previous_seqno,
             tables_seqno: state.tables_seqno,
+            tables_commit: if changes_tables { commit } else { state.tables_commit },
         };
 
-        let tables = batch.tables.into_iter();
         let mut writes = OwnedWriteBatch::with_capacity(self.db.clone(), tables.size_hint().0 + 3)
             .durability(batch.sync.then_some(PersistMode::SyncData));
         // The header comes first: the preflight looks for it there.
@@ -91,14 +97,15 @@ impl Store {
                 writes.remove(&self.log, log_key(position));
             }
         }
-        let changes_tables = self.write_tables(&mut writes, tables, &header);
-
-        // No record gets a lower number than this one, and only commits give numbers to records.
-        let seqno = self.db.seqno();
-        writes.commit()?;
-        state.previous_seqno = seqno;
         if changes_tables {
-            state.tables_seqno = seqno;
+            self.write_tables(&mut writes, tables);
+            writes.insert(&self.tables, TABLES_HEAD_KEY, commit.to_be_bytes());
+        }
+
+        writes.commit()?;
+        state.previous_seqno = header.seqno_floor;
+        if changes_tables {
+            state.tables_seqno = header.seqno_floor;
         }
         Ok(header)
     }
@@ -107,10 +114,8 @@ impl Store {
         &self,
         writes: &mut OwnedWriteBatch,
         changes: impl Iterator<Item = (u16, &'a [u8], Option<&'a [u8]>)>,
-        header: &Header,
-    ) -> bool {
+    ) {
         let mut full_key = Vec::new();
-        let mut any = false;
         for (shard, key, value) in changes {
             assert!(shard != u16::MAX, "shard 65,535 is kept for the tables' head");
             assert!(key.len() <= KEY_BYTES_MAX, "a key of {} bytes is too long", key.len());
@@ -122,12 +127,7 @@ impl Store {
                 Some(value) => writes.insert(&self.tables, key, value),
                 None => writes.remove(&self.tables, key),
             }
-            any = true;
         }
-        if any {
-            writes.insert(&self.tables, TABLES_HEAD_KEY, header.commit.to_be_bytes());
-        }
-        any
     }
 }
 

@@ -24,13 +24,16 @@
 //! hang, `record` is the form of records, `marker` the store's own small file, `preflight` the reading
 //! of journals, manifests and table files before fjall is let near them, `check` what `kassa check` says.
 
+mod check;
 mod commit;
 mod error;
 mod marker;
+mod preflight;
 mod record;
 mod store;
 mod watchdog;
 
+pub use check::{Report, ShardReport, check};
 pub use commit::Batch;
 pub use error::{CommitError, Damage, OpenError, ReadError};
 pub use store::{Options, Store};

@@ -15,7 +15,7 @@ const TEMPORARY: &str = "kassa.new";
 /// The format of records and keys that this version writes.
 pub const FORMAT: u32 = 1;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Marker {
     /// The number of the newest journal known to exist.
     pub journal: u64,

@@ -9,14 +9,15 @@
 /// Keyspaces, and the ids fjall gives them in a database that creates them in this order.
 pub const LOG: &str = "log";
 pub const TABLES: &str = "tables";
+pub const META_ID: u64 = 0;
 pub const LOG_ID: u64 = 1;
 pub const TABLES_ID: u64 = 2;
 
 /// The key of the head in `log`, behind all positions.
 pub const HEAD_KEY: [u8; 9] = [0xff; 9];
 
-/// The key in `tables` of the number of the last batch that changed them. It is a value, and newer
-/// than all else in the tables: a batch of deletions alone would leave no trace after a compaction.
+/// The key in `tables` of the number of the last batch that changed them. A value, and never deleted:
+/// a batch of deletions alone would leave no trace of its sequence number after a compaction.
 /// No shard has the number 65,535.
 pub const TABLES_HEAD_KEY: [u8; 2] = [0xff; 2];
 
@@ -29,19 +30,31 @@ pub struct Header {
     pub synced: u64,
     /// The lowest position that the log holds after this batch; what is below has been cut.
     pub first: u64,
-    /// A sequence number of fjall above that of all batches before the previous one, and not above
-    /// the previous one's: a file with this or a higher one holds the previous batch.
+    /// A sequence number of fjall above those of all earlier batches, and not above this one's own.
+    pub seqno_floor: u64,
+    /// The same of the previous batch: a file that reaches it holds that batch. 0 if there was none.
     pub previous_seqno: u64,
-    /// The same for the newest earlier batch that changed tables; 0 if there was none.
+    /// The same of the newest earlier batch that changed tables.
     pub tables_seqno: u64,
+    /// The newest batch that changed tables, this one included; 0 if there was none.
+    pub tables_commit: u64,
 }
 
-pub const HEADER_BYTES: usize = 40;
+const FIELDS: usize = 7;
+pub const HEADER_BYTES: usize = 8 * FIELDS;
 
 impl Header {
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
-        let fields = [self.commit, self.synced, self.first, self.previous_seqno, self.tables_seqno];
+        let fields: [u64; FIELDS] = [
+            self.commit,
+            self.synced,
+            self.first,
+            self.seqno_floor,
+            self.previous_seqno,
+            self.tables_seqno,
+            self.tables_commit,
+        ];
         for (slot, field) in bytes.chunks_exact_mut(8).zip(fields) {
             slot.copy_from_slice(&field.to_be_bytes());
         }
@@ -56,8 +69,10 @@ impl Header {
             commit: field(0),
             synced: field(1),
             first: field(2),
-            previous_seqno: field(3),
-            tables_seqno: field(4),
+            seqno_floor: field(3),
+            previous_seqno: field(4),
+            tables_seqno: field(5),
+            tables_commit: field(6),
         })
     }
 }
@@ -84,9 +99,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_header_survives_its_encoding(commit: u64, synced: u64, first: u64, previous_seqno: u64, tables_seqno: u64) {
-            let header = Header { commit, synced, first, previous_seqno, tables_seqno };
-            prop_assert_eq!(Header::decode(&header.encode()), Some(header));
+        fn a_header_survives_its_encoding(fields: [u64; FIELDS]) {
+            let bytes = fields.map(u64::to_be_bytes).concat();
+            prop_assert_eq!(&Header::decode(&bytes).unwrap().encode()[..], &bytes[..]);
         }
 
         #[test]

@@ -1,9 +1,12 @@
 //! Opening a store, and reading from it.
 
+use crate::check::Report;
 use crate::error::{Damage, OpenError, ReadError};
 use crate::marker::{self, Marker};
+use crate::preflight::{self, Inventory};
 use crate::record::{
-    HEAD_KEY, HEADER_BYTES, Header, LOG, LOG_ID, SHARD_BYTES, TABLES, TABLES_ID, log_key, table_key,
+    HEAD_KEY, HEADER_BYTES, Header, LOG, LOG_ID, SHARD_BYTES, TABLES, TABLES_HEAD_KEY, TABLES_ID, log_key,
+    table_key,
 };
 use crate::watchdog::{Fault, Watchdog, Watched};
 use bytes::Bytes;
@@ -81,6 +84,7 @@ pub struct State {
     pub commit: u64,
     pub previous_seqno: u64,
     pub tables_seqno: u64,
+    pub tables_commit: u64,
     /// The lowest and the highest position in the log.
     pub positions: Option<(u64, u64)>,
     /// Positions below it may be deleted; some may not have been yet.
@@ -97,24 +101,18 @@ impl Store {
             fs::create_dir_all(dir).map_err(OpenError::io(dir))?;
         }
         let lock = lock(dir)?;
-        let known = match Marker::read(dir)? {
-            Some(marker) => Some(marker),
-            None if options.must_exist => return Err(OpenError::Missing { dir: dir.to_owned() }),
+        let (marker, inventory) = match Marker::read(dir)? {
+            Some(marker) => (marker, preflight::inspect(dir, marker, true)?),
             None => {
-                clear_unfinished(dir)?;
-                None
+                clear_unfinished(dir, options.must_exist)?;
+                Default::default()
             }
         };
         let database = |source| OpenError::Database { dir: dir.to_owned(), source };
         let (db, log, tables) = open_database(dir, &options).map_err(database)?;
-        let found = read_log_state(&log).map_err(|source| OpenError::Read { dir: dir.to_owned(), source })?;
-        let (header, positions) = found;
-        if let Some(marker) = known
-            && header.commit < marker.commit
-        {
-            let what = format!("it ends with batch {}, and {} was on the disk", header.commit, marker.commit);
-            return Err(Damage::new(dir, 0, what).into());
-        }
+        let (header, positions) = read_newest(&log, &tables, marker, &inventory)
+            .map_err(|source| OpenError::Read { dir: dir.to_owned(), source })?;
+
         let journal = marker::newest_journal(dir).map_err(OpenError::io(dir))?.unwrap_or(0);
         let marker = Marker { journal, commit: header.commit };
         marker.write(dir).map_err(OpenError::io(dir))?;
@@ -122,8 +120,9 @@ impl Store {
         let watchdog = Watchdog::start(watched.clone(), options.on_fault).map_err(OpenError::io(dir))?;
         let state = State {
             commit: header.commit,
-            previous_seqno: 0,
-            tables_seqno: header.tables_seqno,
+            previous_seqno: inventory.seqno,
+            tables_seqno: inventory.tables_seqno,
+            tables_commit: header.tables_commit,
             positions,
             cut_below: 0,
             failed: false,
@@ -199,10 +198,13 @@ impl Drop for Store {
 }
 
 /// Takes the lock of `dir`, which no two processes hold at a time.
-fn lock(dir: &Path) -> Result<File, OpenError> {
-    let file = File::open(dir).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => OpenError::Missing { dir: dir.to_owned() },
-        _ => OpenError::io(dir)(error),
+pub fn lock(dir: &Path) -> Result<File, OpenError> {
+    let file = File::open(dir).map_err(|error| {
+        if error.kind() == std::io::ErrorKind::NotFound {
+            OpenError::Missing { dir: dir.to_owned() }
+        } else {
+            OpenError::io(dir)(error)
+        }
     })?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
@@ -211,9 +213,40 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
     }
 }
 
+/// Opens the private copy of a store in `dir`, and counts what is in it.
+pub fn count(
+    dir: &Path,
+    options: &Options,
+    marker: Marker,
+    inventory: &Inventory,
+    report: &mut Report,
+) -> Result<(), OpenError> {
+    let (db, log, tables) =
+        open_database(dir, options).map_err(|source| OpenError::Database { dir: dir.to_owned(), source })?;
+    let mut read = || {
+        let (newest, positions) = read_newest(&log, &tables, marker, inventory)?;
+        report.commits = newest.commit;
+        report.log_positions = positions;
+        let snapshot = db.snapshot();
+        for guard in snapshot.range(&log, ..=log_key(u64::MAX)) {
+            report.log_bytes += u64::from(guard.size()?) - HEADER_BYTES as u64;
+        }
+        for guard in snapshot.range(&tables, ..TABLES_HEAD_KEY) {
+            let (key, value) = guard.into_inner()?;
+            let (shard, key) =
+                key.split_first_chunk().ok_or_else(|| ReadError::Missing("the shard of a record".into()))?;
+            let shard = report.shards.entry(u16::from_be_bytes(*shard)).or_default();
+            shard.records += 1;
+            shard.bytes += (key.len() + value.len()) as u64;
+        }
+        Ok(())
+    };
+    read().map_err(|source| OpenError::Read { dir: dir.to_owned(), source })
+}
+
 /// Empties a directory in which a store's creation was interrupted: there was no batch in it yet, as
 /// the marker is written last. Refuses anything else.
-fn clear_unfinished(dir: &Path) -> Result<(), OpenError> {
+fn clear_unfinished(dir: &Path, must_exist: bool) -> Result<(), OpenError> {
     let unmarked = || Damage::new(&dir.join(marker::FILE), 0, "it is missing, and the store is not empty");
     let mut leftovers = Vec::new();
     for entry in fs::read_dir(dir).map_err(OpenError::io(dir))? {
@@ -232,6 +265,13 @@ fn clear_unfinished(dir: &Path) -> Result<(), OpenError> {
             _ => return Err(OpenError::Foreign { dir: dir.to_owned() }),
         }
         leftovers.push(entry.path());
+    }
+    if must_exist {
+        return Err(if leftovers.is_empty() {
+            OpenError::Missing { dir: dir.to_owned() }
+        } else {
+            unmarked().into()
+        });
     }
     for id in [LOG_ID, TABLES_ID] {
         let tables = dir.join("keyspaces").join(id.to_string()).join("tables");
@@ -262,7 +302,36 @@ fn open_database(dir: &Path, options: &Options) -> Result<(Database, Keyspace, K
     Ok((db, log, tables))
 }
 
-/// The newest header and the positions of the log, which must have no hole.
+/// The newest header and the positions of the log, which must have no hole; both must be what the
+/// files were found to hold.
+fn read_newest(
+    log: &Keyspace,
+    tables: &Keyspace,
+    marker: Marker,
+    inventory: &Inventory,
+) -> Result<(Header, Option<(u64, u64)>), ReadError> {
+    let (newest, positions) = read_log_state(log)?;
+    if let Some((first, _)) = positions
+        && first != newest.first
+    {
+        return Err(ReadError::Missing(format!("the log begins at {first}, not at {}", newest.first)));
+    }
+    let expected = inventory.commit.unwrap_or(newest.commit);
+    if newest.commit != expected || newest.commit < marker.commit {
+        let expected = expected.max(marker.commit);
+        return Err(ReadError::Missing(format!("it ends with batch {}, not {expected}", newest.commit)));
+    }
+    let head = tables.get(TABLES_HEAD_KEY)?;
+    let tables_commit = head.and_then(|head| head.first_chunk().copied()).map_or(0, u64::from_be_bytes);
+    if tables_commit != newest.tables_commit {
+        return Err(ReadError::Missing(format!(
+            "the tables end with batch {tables_commit}, not {}",
+            newest.tables_commit
+        )));
+    }
+    Ok((newest, positions))
+}
+
 fn read_log_state(log: &Keyspace) -> Result<(Header, Option<(u64, u64)>), ReadError> {
     let mut newest = Header::default();
     if let Some(head) = log.get(HEAD_KEY)? {
@@ -287,11 +356,6 @@ fn read_log_state(log: &Keyspace) -> Result<(Header, Option<(u64, u64)>), ReadEr
         if header.commit > newest.commit {
             newest = header;
         }
-    }
-    if let Some((first, _)) = positions
-        && first != newest.first
-    {
-        return Err(ReadError::Missing(format!("the log begins at {first}, not at {}", newest.first)));
     }
     Ok((newest, positions))
 }

@@ -1,5 +1,7 @@
 //! What a store promises while nothing goes wrong.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail by a panic, in its helpers too")]
+
 use bytes::Bytes;
 use kassa_storage::{Batch, CommitError, OpenError, Options, Store};
 use std::path::Path;

@@ -2,8 +2,8 @@
 
 use crate::disk::{Disk, STORES};
 use crate::scenario::{Replication, Scenario};
-use kassa::node::config::{Config, Limits, Protocol, Timing};
 pub use kassa::modules::request::{Outcome, Request};
+use kassa::node::config::{Config, Limits, Protocol, Timing};
 pub use kassa::node::{ClientId, Commit, Input, Message, Node, Status};
 use kassa_protocols::ids::PodId;
 use kassa_protocols::time::Time;

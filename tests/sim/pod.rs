@@ -159,7 +159,8 @@ impl Pod {
         if let Some(Round { stage: Stage::Persisting, commits, .. }) = self.round.take() {
             let mut all_durable = true;
             for commit in &commits {
-                let mut reached = [Reached::Nothing, Reached::Written, Reached::Durable][rng.random_range(0..3)];
+                let mut reached =
+                    [Reached::Nothing, Reached::Written, Reached::Durable][rng.random_range(0..3)];
                 if commit.after_others && !all_durable {
                     reached = Reached::Nothing;
                 }

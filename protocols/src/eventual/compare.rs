@@ -158,7 +158,8 @@ impl Replica {
                 break;
             }
             let items = sets.items(&entity);
-            bytes += entity.len() + items.iter().map(|item| item.body.len() + size_of::<Item>()).sum::<usize>();
+            bytes +=
+                entity.len() + items.iter().map(|item| item.body.len() + size_of::<Item>()).sum::<usize>();
             contents.push((entity, items));
         }
         fx.send.push((from, Message::Contents { round, sets: contents }));

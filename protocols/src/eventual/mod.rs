@@ -356,7 +356,8 @@ impl Replica {
     /// What a checkpoint of the sets, as they are now, stores with them.
     #[must_use]
     pub fn durable(&self) -> Durable {
-        let cursor = |(&pod, peer): (&PodId, &Peer)| Cursor { peer: pod, received: peer.received, acked: peer.acked };
+        let cursor =
+            |(&pod, peer): (&PodId, &Peer)| Cursor { peer: pod, received: peer.received, acked: peer.acked };
         Durable {
             start: self.start,
             seq: self.seq,

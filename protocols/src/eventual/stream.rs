@@ -46,7 +46,8 @@ impl Replica {
         };
         self.pending.push_back(Pending { seq, ballot, acked: 0 });
         for (&pod, peer) in &mut self.peers {
-            if !peer.up || peer.sent != prev || self.journal.between(peer.acked, peer.sent) >= WINDOW_ENTRIES {
+            if !peer.up || peer.sent != prev || self.journal.between(peer.acked, peer.sent) >= WINDOW_ENTRIES
+            {
                 continue;
             }
             if peer.acked == peer.sent {

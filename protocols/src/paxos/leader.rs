@@ -190,11 +190,11 @@ impl Replica {
     /// Invariant: only what a majority of the voters holds on disk in this ballot is chosen.
     fn commit(&mut self, now: Time, fx: &mut Fx) {
         let Role::Leader(leader) = &self.role else { return };
-        let mut held: Vec<u64> = self.peers.iter().filter(|peer| peer.voter).map(|peer| peer.acked).collect();
-        held.push(leader.own);
-        held.sort_unstable();
+        let held = || self.peers.iter().filter(|peer| peer.voter).map(|peer| peer.acked).chain([leader.own]);
+        let by_majority = |upto: &u64| held().filter(|held| held >= upto).count() >= self.majority;
         let lead_at = leader.lead_at;
-        self.committed = self.committed.max(held[held.len() - self.majority]);
+        let chosen = held().filter(by_majority).max().unwrap_or(0);
+        self.committed = self.committed.max(chosen);
         while self.log.applied() < self.committed {
             let entry = self.log.choose_accepted();
             self.apply(entry, fx);

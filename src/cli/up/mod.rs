@@ -141,7 +141,6 @@ async fn run_cluster(args: &UpArgs) -> anyhow::Result<()> {
 
 /// The nginx to use and its port. That there is none matters only if it was asked for.
 fn find_nginx(args: &UpArgs) -> anyhow::Result<Option<(Nginx, u16)>> {
-    const INSTALL: &str = "`apt install nginx`, `dnf install nginx` or `brew install nginx` installs it";
     match (Nginx::find(), args.nginx) {
         (Some(nginx), Some(port)) => Ok(Some((nginx, port))),
         (Some(nginx), None) => match args.http_port.checked_sub(NGINX_BELOW).filter(|&port| port > 0) {
@@ -153,11 +152,12 @@ fn find_nginx(args: &UpArgs) -> anyhow::Result<Option<(Nginx, u16)>> {
             .into()),
         },
         (None, Some(port)) => {
-            Err(fail::usage(format!("--nginx {port}: there is no nginx on the PATH\n{INSTALL}")).into())
+            Err(fail::usage(format!("--nginx {port}: there is no nginx on the PATH\n{}", Nginx::advice())).into())
         }
         (None, None) => {
             eprintln!(
-                "kassa: no nginx on the PATH, so none stands in front; any pod answers any request\n       {INSTALL}"
+                "kassa: no nginx on the PATH, so none stands in front; any pod answers any request\n       {}",
+                Nginx::advice()
             );
             Ok(None)
         }

@@ -9,6 +9,7 @@
 //! is open: then nginx says 504 `outcome_unknown`, never "nothing was done". `$upstream_status` and
 //! `$upstream_bytes_sent` list all attempts in order; no bytes sent means that the pod never saw it.
 
+use crate::api::problem::{Code, Problem};
 use anyhow::Context;
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -96,6 +97,9 @@ impl Front {
             line(proxy(&format!("location {path}"), LOAD_ATTEMPT_SECONDS, LOAD_REQUEST_SECONDS));
         }
         line(proxy("location /", ATTEMPT_SECONDS, REQUEST_SECONDS));
+        for path in ["/healthz", "/readyz", "/status"] {
+            line(look(path));
+        }
         line(own_answers());
         line("    }\n}".into());
         conf
@@ -158,6 +162,18 @@ fn proxy(location: &str, attempt_seconds: u64, request_seconds: u64) -> String {
     )
 }
 
+/// A path about a pod, not the shop: what the last pod says is passed on as it is.
+fn look(path: &str) -> String {
+    format!(
+        r#"        location = {path} {{
+            proxy_pass http://pods;
+            proxy_read_timeout {ATTEMPT_SECONDS}s;
+            proxy_next_upstream error timeout http_502 http_503;
+            error_page 500 502 503 504 = /.kassa/unavailable;
+        }}"#
+    )
+}
+
 const HTTP: &str = r#"    access_log off;
     server_tokens off;
     default_type application/problem+json;
@@ -186,9 +202,9 @@ const HTTP: &str = r#"    access_log off;
         default $upstream_http_retry_after;
     }
     # A path that nginx cannot decode holds no id; anything else it cannot read is no HTTP.
-    map $request $unread {
-        default bad_request;
-        "~^[^ ]+ [^ ]*%(?:00|[^0-9A-Fa-f]|.[^0-9A-Fa-f])" bad_id;
+    map $request $bad_id {
+        default "";
+        "~^[^ ]+ [^ ]*%(?:00|[^0-9A-Fa-f]|.[^0-9A-Fa-f])" 1;
     }"#;
 
 const SERVER: &str = r#"        error_page 400 = /.kassa/unread;
@@ -202,62 +218,44 @@ const SERVER: &str = r#"        error_page 400 = /.kassa/unread;
 /// What nginx itself answers, and where requests are led for it. A client that asks for one of these
 /// paths gets the same 404 as for any other path that is not there.
 fn own_answers() -> String {
-    let doubt =
-        format!("if ($in_doubt) {{ {} }}", answer(504, "Gateway Timeout", UNKNOWN, "outcome_unknown"));
+    let bad_id = format!("if ($bad_id) {{ {} }}", answer(Code::BadId, "a path segment cannot be decoded"));
+    let doubt = format!(
+        "if ($in_doubt) {{ {} }}",
+        answer(
+            Code::OutcomeUnknown,
+            "the outcome was not known in time, and the request may yet take effect: repeat it with the header `Idempotency-Key` of this answer to learn how it ended"
+        )
+    );
     let shed = format!("{doubt}\n            add_header Retry-After $retry_after always;");
+    let allow = "add_header Allow \"GET, POST, DELETE\" always;";
     let mut text =
         String::from("        location ^~ /.kassa/ { internal; error_page 404 = @no_such_path; }\n");
-    for (path, before, status, title, detail, code) in [
-        ("unread", "", 400, "Bad Request", "the request cannot be read", "$unread"),
-        (
-            "method",
-            "add_header Allow \"GET, POST, DELETE\" always;",
-            405,
-            "Method Not Allowed",
-            "no path here has this method",
-            "method_not_allowed",
-        ),
-        (
-            "body",
-            "",
-            413,
-            "Content Too Large",
-            "a body may have 64 KiB; no path here needs one",
-            "body_too_large",
-        ),
-        ("uri", "", 414, "URI Too Long", "a URI may have 8 KiB", "uri_too_long"),
-        (
-            "headers",
-            "",
-            431,
-            "Request Header Fields Too Large",
-            "headers may have 16 KiB",
-            "headers_too_large",
-        ),
+    for (path, before, code, detail) in [
+        ("unread", bad_id.as_str(), Code::BadRequest, "this is not an HTTP/1.1 request that can be read"),
+        ("method", allow, Code::MethodNotAllowed, "no path here takes this method"),
+        ("body", "", Code::BodyTooLarge, "a body may have 64 KiB; no request here needs one"),
+        ("uri", "", Code::UriTooLong, "a URI may have 8 KiB"),
+        ("headers", "", Code::HeadersTooLarge, "the headers of a request may have 16 KiB"),
         (
             "overloaded",
-            shed.as_str(),
-            429,
-            "Too Many Requests",
-            "shed because of overload; nothing was done",
-            "overloaded",
+            &shed,
+            Code::Overloaded,
+            "the pods have as much to do as they may take on; nothing was done: try again soon",
         ),
         (
             "unavailable",
-            shed.as_str(),
-            503,
-            "Service Unavailable",
-            "no pod could take the request; nothing was done",
-            "unavailable",
+            &shed,
+            Code::Unavailable,
+            "no pod could take the request; nothing was done: try again soon",
         ),
     ] {
-        let answer = answer(status, title, detail, code);
+        let answer = answer(code, detail);
         let _ = writeln!(
             text,
             "        location = /.kassa/{path} {{\n            internal;\n            error_page 404 = @no_such_path;\n            {before}\n            {answer}\n        }}"
         );
     }
-    let _ = writeln!(
+    let _ = write!(
         text,
         r#"        location @refused {{
             if ($upstream_status = "") {{ {} }}
@@ -267,18 +265,19 @@ fn own_answers() -> String {
             error_page 500 502 503 504 = /.kassa/unavailable;
         }}
         location @no_such_path {{ {} }}"#,
-        answer(400, "Bad Request", "the body cannot be read", "bad_request"),
-        answer(404, "Not Found", "there is no such path", "no_such_path"),
+        answer(Code::BadRequest, "the body cannot be read"),
+        answer(Code::NoSuchPath, "there is no such path"),
     );
     text
 }
 
-const UNKNOWN: &str =
-    "the outcome is not known yet; repeating the request with the key in this answer is safe and tells it";
-
-fn answer(status: u16, title: &str, detail: &str, code: &str) -> String {
+/// A `return` with the same body that a pod would send.
+fn answer(code: Code, detail: &'static str) -> String {
+    let body = Problem::new(code, detail).body();
     format!(
-        "add_header Idempotency-Key $key always; return {status} '{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{status},\"detail\":\"{detail}\",\"code\":\"{code}\"}}';"
+        "add_header Idempotency-Key $key always; return {} '{}';",
+        code.status().as_u16(),
+        String::from_utf8_lossy(&body)
     )
 }
 
@@ -291,14 +290,12 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// The nginx on the PATH, or where distributions put it for root alone.
+    /// The nginx on the PATH.
     #[must_use]
     pub fn find() -> Option<Self> {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let program = std::env::split_paths(&path)
-            .chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from))
-            .map(|dir| dir.join("nginx"))
-            .find(|file| file.is_file())?;
+        let program =
+            std::env::split_paths(&path).map(|dir| dir.join("nginx")).find(|file| file.is_file())?;
         let version = Command::new(&program).arg("-v").output().ok()?;
         let text = String::from_utf8_lossy(&version.stderr).into_owned();
         let numbers: Vec<u32> = text
@@ -309,6 +306,19 @@ impl Nginx {
             .take(3)
             .collect();
         Some(Self { program, takes_error_log: numbers.as_slice() >= [1, 19, 5].as_slice() })
+    }
+
+    /// How to come by one.
+    #[must_use]
+    pub fn advice() -> String {
+        // Distributions put it where only root's PATH leads.
+        ["/usr/sbin", "/usr/local/sbin"]
+            .into_iter()
+            .find(|dir| Path::new(dir).join("nginx").is_file())
+            .map_or_else(
+                || "`apt install nginx`, `dnf install nginx` or `apk add nginx` installs it".to_owned(),
+                |dir| format!("there is one in {dir}: `export PATH=$PATH:{dir}`"),
+            )
     }
 
     /// Program and arguments that run it in the foreground with this configuration.

@@ -93,7 +93,8 @@ pub fn fold(set: &OrderSet) -> Option<OrderState<'_>> {
     chunks.sort_by_key(|chunk| (chunk.position, chunk.id));
     // Two replicas may have taken the same units in a partition: there are no fewer than none.
     if !taken.is_empty() {
-        let mut by_id: Vec<(OpId, usize)> = chunks.iter().zip(0..).map(|(chunk, at)| (chunk.id, at)).collect();
+        let mut by_id: Vec<(OpId, usize)> =
+            chunks.iter().zip(0..).map(|(chunk, at)| (chunk.id, at)).collect();
         by_id.sort_unstable();
         for (id, units) in taken.into_iter().flatten() {
             if let Ok(at) = by_id.binary_search_by_key(id, |(known, _)| *known) {

@@ -148,7 +148,8 @@ impl OrderSet {
     }
 
     fn merge_void(&mut self, id: OpId, now: ShardTime) -> bool {
-        if self.find_open(id).is_ok_and(|at| !self.closes(self.open[at].1.generation)) || self.is_covered(id) {
+        if self.find_open(id).is_ok_and(|at| !self.closes(self.open[at].1.generation)) || self.is_covered(id)
+        {
             return false;
         }
         let new = insert(&mut self.void, id);

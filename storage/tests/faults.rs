@@ -1,0 +1,465 @@
+//! What a store does about crashes and damage: after a crash it holds a prefix of what was committed,
+//! and all that was synced; damage is refused, never served.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail by a panic, in its helpers too")]
+
+use kassa_storage::{Batch, OpenError, Options, Store, check};
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// What a store must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Model {
+    log: BTreeMap<u64, Vec<u8>>,
+    tables: BTreeMap<(u16, Vec<u8>), Vec<u8>>,
+}
+
+const SHARDS: u16 = 3;
+
+impl Model {
+    fn of(store: &Store) -> Self {
+        let log = store.log().map(Result::unwrap).map(|(at, bytes)| (at, bytes.to_vec())).collect();
+        let mut tables = BTreeMap::new();
+        for shard in 0..SHARDS {
+            for (key, value) in store.scan(shard, b"", None, usize::MAX).unwrap() {
+                assert_eq!(store.get(shard, &key).unwrap().unwrap(), value);
+                tables.insert((shard, key.to_vec()), value.to_vec());
+            }
+        }
+        Self { log, tables }
+    }
+
+    /// Commits a round that is a function of `n`, with tables if `checkpoint`, to `store` as well.
+    fn round(&mut self, store: &Store, n: u64, record_bytes: usize, checkpoint: bool, sync: bool) {
+        let record = filler(n, record_bytes);
+        let changes: Vec<(u16, Vec<u8>, Option<Vec<u8>>)> = (0..if checkpoint { 20 } else { 0 })
+            .map(|k| {
+                let key = format!("key-{}", (n * 7 + k * 13) % 50).into_bytes();
+                let value = (k != 5).then(|| filler(n * 100 + k, 30));
+                (u16::try_from(k).unwrap() % SHARDS, key, value)
+            })
+            .collect();
+        let distinct: BTreeMap<_, _> =
+            changes.into_iter().map(|(shard, key, value)| ((shard, key), value)).collect();
+        let tables = distinct.iter().map(|((shard, key), value)| (*shard, &key[..], value.as_deref()));
+        store.commit(Batch { log: Some((n, &record[..])), tables, cut_below: None, sync }).unwrap();
+        self.log.insert(n, record);
+        for (key, value) in distinct {
+            match value {
+                Some(value) => self.tables.insert(key, value),
+                None => self.tables.remove(&key),
+            };
+        }
+    }
+}
+
+/// Bytes without long runs of zeros, different for each `n`.
+fn filler(n: u64, len: usize) -> Vec<u8> {
+    let mut state = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..len)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state.to_be_bytes()[0] | 1
+        })
+        .collect()
+}
+
+fn small() -> Options {
+    Options { log_memtable_bytes: 16 * 1024, tables_memtable_bytes: 8 * 1024, ..Options::default() }
+}
+
+/// A directory in memory where the system has such: thousands of stores are opened here, each with
+/// several fsyncs.
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+fn open(dir: &Path) -> Store {
+    Store::open(dir, small()).unwrap()
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found.sort();
+    found
+}
+
+/// The bytes of a file up to its trailing zeros, and its length.
+fn content(path: &Path) -> (Vec<u8>, u64) {
+    let mut file = File::open(path).unwrap();
+    let len = file.metadata().unwrap().len();
+    let end = if len == 0 { 0 } else { rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(0)).unwrap() };
+    file.seek(SeekFrom::Start(0)).unwrap();
+    let mut bytes = vec![0; usize::try_from(end.min(len)).unwrap()];
+    file.read_exact(&mut bytes).unwrap();
+    if len > 1024 * 1024 {
+        bytes.truncate(bytes.iter().rposition(|&byte| byte != 0).map_or(0, |at| at + 1));
+    }
+    (bytes, len)
+}
+
+fn write(path: &Path, bytes: &[u8], len: u64) {
+    let mut file = File::create(path).unwrap();
+    file.write_all(bytes).unwrap();
+    file.set_len(len).unwrap();
+}
+
+/// All files of a directory in memory: the disk as a crash would leave it.
+struct Image(Vec<(PathBuf, Vec<u8>, u64)>);
+
+impl Image {
+    /// Of a store that may be running; what its worker deletes meanwhile is not needed.
+    fn of(dir: &Path) -> Self {
+        let files = files(dir).into_iter().map(|path| {
+            let (bytes, len) = content(&path);
+            (path.strip_prefix(dir).unwrap().to_owned(), bytes, len)
+        });
+        Self(files.collect())
+    }
+
+    fn restore(&self, dir: &Path) {
+        if dir.exists() {
+            fs::remove_dir_all(dir).unwrap();
+        }
+        for (path, bytes, len) in &self.0 {
+            let path = dir.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            write(&path, bytes, *len);
+        }
+    }
+
+    fn journal(&self) -> (PathBuf, Vec<u8>) {
+        let journals = self.0.iter().filter(|(path, ..)| path.extension().is_some_and(|end| end == "jnl"));
+        let newest = journals.max_by_key(|(path, ..)| path.clone()).unwrap();
+        (newest.0.clone(), newest.1.clone())
+    }
+}
+
+/// A store with table files and a journal, closed or as a crash leaves it.
+fn populated(dir: &Path, lives: u64, closed: bool) -> (Image, Model) {
+    let mut model = Model::default();
+    let mut n = 0;
+    for life in 1..=lives {
+        let store = open(dir);
+        for _ in 0..25 {
+            model.round(&store, n, 1_200, n % 5 == 4, true);
+            n += 1;
+        }
+        if life == lives && !closed {
+            // The image is taken between two flushes: they are over once a sync has waited for them.
+            let settled =
+                || files(dir).into_iter().filter(|path| path.parent().unwrap().ends_with("tables")).count();
+            let mut before = usize::MAX;
+            while before != settled() {
+                before = settled();
+                std::thread::sleep(std::time::Duration::from_millis(100));
+            }
+            return (Image::of(dir), model);
+        }
+    }
+    (Image::of(dir), model)
+}
+
+/// A damaged store is refused by name, or is served just as it was.
+fn refused_or_right(dir: &Path, model: &Model, what: &str) -> bool {
+    match Store::open(dir, Options { must_exist: true, ..small() }) {
+        Ok(store) => {
+            assert_eq!(&Model::of(&store), model, "{what}");
+            false
+        }
+        Err(error) => {
+            assert!(error.to_string().contains(dir.to_str().unwrap()), "{what}: {error}");
+            true
+        }
+    }
+}
+
+fn flip_everywhere(lives: u64, closed: bool) {
+    let source = scratch();
+    let (image, model) = populated(source.path(), lives, closed);
+    let temporary = scratch();
+    let dir = temporary.path().join("store");
+    image.restore(&dir);
+    assert!(!refused_or_right(&dir, &model, "unharmed"));
+    image.restore(&dir);
+    let tables = image.0.iter().filter(|(path, ..)| path.parent().unwrap().ends_with("tables")).count();
+    assert!(tables >= 3, "the meta, log and tables keyspaces all have files: {tables}");
+    let mut tried = 0;
+    for (path, bytes, _) in &image.0 {
+        let file = OpenOptions::new().write(true).open(dir.join(path)).unwrap();
+        let stride = if bytes.len() < 400 { 1 } else { 5 };
+        let mut served = 0;
+        for at in (0..bytes.len()).step_by(stride) {
+            let flip = [0x01, 0x80, 0xff, 0x10][at / stride % 4];
+            file.write_all_at(&[bytes[at] ^ flip], at as u64).unwrap();
+            tried += 1;
+            let what = format!("{} byte {at} of {} ^ {flip:#x}", path.display(), bytes.len());
+            if refused_or_right(&dir, &model, &what) {
+                file.write_all_at(&bytes[at..=at], at as u64).unwrap();
+                continue;
+            }
+            // A version or table file that fjall no longer uses, and has not deleted yet.
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let leftover = name.starts_with('v') || path.parent().unwrap().ends_with("tables");
+            assert!(leftover && served == at / stride, "{what}: it does not matter");
+            served += 1;
+            image.restore(&dir);
+            if served == 2 {
+                break;
+            }
+        }
+    }
+    assert!(tried > 1_000, "{tried}");
+}
+
+#[test]
+fn a_flipped_byte_of_a_closed_store_is_refused_or_harmless() {
+    flip_everywhere(2, true);
+}
+
+#[test]
+fn a_flipped_byte_after_a_crash_is_refused_or_harmless() {
+    flip_everywhere(1, false);
+}
+
+#[test]
+fn a_missing_or_shortened_file_is_refused_or_harmless() {
+    for closed in [true, false] {
+        let source = scratch();
+        let (image, model) = populated(source.path(), 2, closed);
+        let temporary = scratch();
+        let dir = temporary.path().join("store");
+        for (path, bytes, len) in &image.0 {
+            image.restore(&dir);
+            fs::remove_file(dir.join(path)).unwrap();
+            let refused = refused_or_right(&dir, &model, &format!("{} deleted", path.display()));
+            let name = path.file_name().unwrap().to_str().unwrap();
+            assert!(refused || !(name.ends_with("jnl") || name == "current" || name == "kassa"), "{name}");
+            if name.ends_with("jnl") && !closed {
+                continue;
+            }
+            for keep in [0, 1, bytes.len() / 2, bytes.len().saturating_sub(1)] {
+                if keep < bytes.len() {
+                    image.restore(&dir);
+                    write(&dir.join(path), &bytes[..keep], keep as u64);
+                    refused_or_right(&dir, &model, &format!("{} cut from {len} to {keep}", path.display()));
+                }
+            }
+        }
+        for folder in ["keyspaces", "keyspaces/0", "keyspaces/1", "keyspaces/2"] {
+            image.restore(&dir);
+            fs::remove_dir_all(dir.join(folder)).unwrap();
+            assert!(refused_or_right(&dir, &model, folder));
+        }
+    }
+}
+
+/// A store whose last batch has about `bytes` bytes: its image without and with that batch.
+fn with_last_batch(dir: &Path, lives: u64, bytes: usize) -> (Image, Model, Image, Model) {
+    let mut model = Model::default();
+    let mut n = 0;
+    for _ in 1..lives {
+        model.round(&open(dir), n, 100, true, true);
+        n += 1;
+    }
+    let store = open(dir);
+    for _ in 0..3 {
+        model.round(&store, n, 100, true, true);
+        n += 1;
+    }
+    let (before, model_before) = (Image::of(dir), model.clone());
+    model.round(&store, n, bytes, false, true);
+    (before, model_before, Image::of(dir), model)
+}
+
+#[test]
+fn a_torn_last_batch_is_cut_off_wherever_it_tore() {
+    for lives in [1, 2] {
+        let source = scratch();
+        let (before, model_before, after, model) = with_last_batch(source.path(), lives, 90);
+        let temporary = scratch();
+        let dir = temporary.path().join("store");
+        let (path, bytes) = after.journal();
+        let start = before.journal().1.len();
+        assert!(bytes.len() > start + 90);
+        for keep in start..=bytes.len() {
+            // The rest of the journal is not there, or was made beforehand and never written.
+            for len in [keep as u64, 64 * 1024 * 1024] {
+                before.restore(&dir);
+                write(&dir.join(&path), &bytes[..keep], len);
+                let torn = keep > start && keep < bytes.len();
+                if keep % 16 == 0 {
+                    assert_eq!(check(&dir).unwrap().torn_bytes > 0, torn, "{keep}");
+                }
+                let expected = if keep == bytes.len() { &model } else { &model_before };
+                assert_eq!(&Model::of(&open(&dir)), expected, "kept {keep} of {start} to {}", bytes.len());
+            }
+        }
+        assert_eq!(check(&dir).unwrap().torn_bytes, 0);
+    }
+}
+
+#[test]
+fn a_hole_of_whole_sectors_is_torn_and_a_smaller_one_is_damage() {
+    let source = scratch();
+    let (before, model_before, after, _) = with_last_batch(source.path(), 2, 5_000);
+    let temporary = scratch();
+    let dir = temporary.path().join("store");
+    let (path, bytes) = after.journal();
+    let start = before.journal().1.len();
+    for sector in start / 512..bytes.len() / 512 {
+        let hole = (sector * 512).max(start)..(sector + 1) * 512;
+        for (hole, torn) in [(hole.clone(), true), (hole.start + 1..hole.end, hole.len() == 1)] {
+            let mut torn_bytes = bytes.clone();
+            torn_bytes[hole].fill(0);
+            after.restore(&dir);
+            write(&dir.join(&path), &torn_bytes, torn_bytes.len() as u64);
+            match Store::open(&dir, small()) {
+                Ok(store) => {
+                    assert!(torn, "sector {sector}");
+                    assert_eq!(Model::of(&store), model_before);
+                }
+                Err(error) => assert!(!torn && matches!(error, OpenError::Damaged(_)), "{sector}: {error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn batches_behind_a_torn_one_are_cut_unless_they_prove_that_it_was_synced() {
+    let source = scratch();
+    let store = open(source.path());
+    let mut model = Model::default();
+    model.round(&store, 0, 100, true, true);
+    let (model_before, start) = (model.clone(), Image::of(source.path()).journal().1.len());
+    model.round(&store, 1, 9_000, false, false);
+    model.round(&store, 2, 100, false, true);
+    let in_flight = Image::of(source.path());
+    model.round(&store, 3, 100, false, true);
+    let acknowledged = Image::of(source.path());
+    let temporary = scratch();
+    let dir = temporary.path().join("store");
+    let tear = |image: &Image| {
+        image.restore(&dir);
+        let (path, mut bytes) = image.journal();
+        let sector = (start / 512 + 2) * 512;
+        bytes[sector..sector + 1_024].fill(0);
+        write(&dir.join(path), &bytes, bytes.len() as u64);
+    };
+    tear(&in_flight);
+    assert_eq!(Model::of(&open(&dir)), model_before);
+    tear(&acknowledged);
+    assert!(matches!(Store::open(&dir, small()), Err(OpenError::Damaged(_))));
+    acknowledged.restore(&dir);
+    assert_eq!(Model::of(&open(&dir)), model);
+}
+
+#[test]
+fn a_crash_leaves_a_prefix_and_all_that_a_sync_covered() {
+    let source = scratch();
+    let store = open(source.path());
+    let mut model = Model::default();
+    let mut history = vec![model.clone()];
+    for n in 0..30 {
+        model.round(&store, n, 700, true, false);
+        history.push(model.clone());
+    }
+    let temporary = scratch();
+    let dir = temporary.path().join("store");
+    Image::of(source.path()).restore(&dir);
+    let found = Model::of(&open(&dir));
+    assert_eq!(found, history[found.log.len()], "a prefix");
+    model.round(&store, 30, 10, false, true);
+    Image::of(source.path()).restore(&dir);
+    assert_eq!(Model::of(&open(&dir)), model);
+}
+
+/// Journals as fjall seals them, at 64 MB: damage and loss in any of them, and in their order.
+#[test]
+fn a_sealed_journal_may_not_be_missing_or_hurt() {
+    let temporary = scratch();
+    let dir = temporary.path();
+    let options = || Options { log_memtable_bytes: 6 * 1024 * 1024, ..small() };
+    let journals = || {
+        let mut numbers: Vec<u64> = files(dir)
+            .iter()
+            .filter_map(|path| path.file_name()?.to_str()?.strip_suffix(".jnl")?.parse().ok())
+            .collect();
+        numbers.sort_unstable();
+        numbers
+    };
+    // One small change of the tables stays in memory, and with it the first journal.
+    let store = Store::open(dir, options()).unwrap();
+    let change: (u16, &[u8], Option<&[u8]>) = (1, b"key", Some(b"value"));
+    let record = filler(1, 1024 * 1024);
+    let mut n = 0;
+    while journals().len() < 2 || n % 5 != 0 {
+        let tables = (n == 0).then_some(change);
+        store
+            .commit(Batch { log: Some((n, &record[..])), tables, cut_below: Some(n), sync: n % 5 == 0 })
+            .unwrap();
+        n += 1;
+    }
+    drop(store);
+    let whole = || {
+        let report = check(dir).unwrap();
+        assert_eq!(report.log_positions, Some((n - 1, n - 1)));
+        assert_eq!(report.shards[&1].records, 1);
+        assert_eq!(report.journals, 2);
+    };
+    whole();
+    let names = journals().into_iter().map(|number| dir.join(format!("{number}.jnl"))).collect::<Vec<_>>();
+    let aside = dir.with_extension("aside");
+    for path in &names {
+        fs::rename(path, &aside).unwrap();
+        let error = Store::open(dir, options()).err().expect("a journal is missing");
+        assert!(matches!(error, OpenError::Damaged(_)), "{error}");
+        fs::rename(&aside, path).unwrap();
+    }
+    let sealed = OpenOptions::new().read(true).write(true).open(&names[0]).unwrap();
+    for at in [0, 5, 100, 10_000_000, 63_000_000] {
+        let mut byte = [0];
+        sealed.read_exact_at(&mut byte, at).unwrap();
+        sealed.write_all_at(&[byte[0] ^ 0x40], at).unwrap();
+        let error = Store::open(dir, options()).err().expect("a byte is flipped");
+        assert!(matches!(error, OpenError::Damaged(_)), "{error}");
+        assert!(error.to_string().contains(names[0].to_str().unwrap()), "{error}");
+        sealed.write_all_at(&byte, at).unwrap();
+    }
+    whole();
+    let store = Store::open(dir, options()).unwrap();
+    assert_eq!(store.get(1, b"key").unwrap().unwrap(), "value");
+}
+
+#[test]
+fn a_check_counts_and_changes_nothing() {
+    let temporary = scratch();
+    let dir = temporary.path().join("store");
+    assert!(matches!(check(&dir), Err(OpenError::Missing { .. })));
+    let source = scratch();
+    let (image, model) = populated(source.path(), 2, false);
+    image.restore(&dir);
+    let report = check(&dir).unwrap();
+    assert_eq!(report.commits, 50);
+    assert_eq!(report.log_positions, Some((0, 49)));
+    assert_eq!(report.log_bytes, 50 * 1_200);
+    for shard in 0..SHARDS {
+        let records = model.tables.iter().filter(|((of, _), _)| *of == shard);
+        let bytes: usize = records.clone().map(|((_, key), value)| key.len() + value.len()).sum();
+        assert_eq!(report.shards[&shard].records, records.count() as u64);
+        assert_eq!(report.shards[&shard].bytes, bytes as u64);
+    }
+    for ((path, bytes, len), after) in image.0.iter().zip(&Image::of(&dir).0) {
+        assert_eq!((path, bytes, len), (&after.0, &after.1, &after.2));
+    }
+    let store = open(&dir);
+    assert!(matches!(check(&dir), Err(OpenError::Locked { .. })));
+    assert_eq!(Model::of(&store), model);
+}

@@ -157,6 +157,7 @@ fn a_batch_of_users_resets_credit_and_payments_and_leaves_paid_orders_paid() {
         shop.post(&format!("/payment/cancel/{}/1", paid.user)).refused(404, "payment_not_found");
         shop.post(&format!("/payment/cancel/{}/2", open.user)).refused(404, "payment_not_found");
         shop.post(&format!("/orders/addItem/1/{}", paid.items[0].0)).refused(409, "order_paid");
+        shop.delete("/orders/remove/1").refused(409, "order_paid");
         shop.checkout("1").ok();
     }
     assert_eq!((shop.credit(&paid.user).as_str(), shop.stock(&paid.items[0].0)), ("70", stock));

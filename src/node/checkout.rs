@@ -71,7 +71,6 @@ struct Parked {
 
 /// The checkouts of one payment shard.
 pub struct Checkouts {
-    no: ShardNo,
     shards: u16,
     confirm_after: Span,
     finish_after: Span,
@@ -95,9 +94,8 @@ pub struct Checkouts {
 
 impl Checkouts {
     #[must_use]
-    pub fn new(no: ShardNo, config: &Config) -> Self {
+    pub fn new(config: &Config) -> Self {
         Self {
-            no,
             shards: config.shards,
             confirm_after: config.timing.confirm_after,
             finish_after: config.timing.finish_after,
@@ -597,7 +595,7 @@ impl PaymentShard {
         }
         for (no, release) in due {
             let confirm = confirms.remove(&no).unwrap_or_default();
-            if let Some(leader) = routes.leader(stock_shard(no)) {
+            if let Some(leader) = routes.leader_or_guess(stock_shard(no), now) {
                 let watermark = coordinator.watermark(no);
                 out.post(leader, Message::Resolve { shard: no, confirm, release, watermark });
             } else {
@@ -605,7 +603,7 @@ impl PaymentShard {
             }
         }
         for (no, txn, lines, wait, again) in std::mem::take(&mut checkouts.reserves) {
-            if let Some(leader) = routes.leader(stock_shard(no)) {
+            if let Some(leader) = routes.leader_or_guess(stock_shard(no), now) {
                 let watermark = coordinator.watermark(no);
                 let message = Message::Reserve { shard: no, txn, lines, wait, watermark };
                 if again {

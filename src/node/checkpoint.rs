@@ -44,15 +44,14 @@ impl Node {
             if records.is_empty() && tables.is_empty() {
                 continue;
             }
-            let packed = (!records.is_empty()).then(|| pack(&records));
-            if let Some(packed) = &packed {
-                log.keep(position, packed.len());
-            }
+            // A checkpoint always has a record at its position, so that a log cut to nothing goes on behind it.
+            let packed = pack(&records);
+            log.keep(position, packed.len());
             for (shard, _) in &records {
                 self.needs(*shard, position);
             }
             let cut_below = if tables.is_empty() { None } else { self.cut(store) };
-            let log = packed.map(|packed| (position, packed));
+            let log = Some((position, packed));
             let after_others = store == Module::Payment && pays;
             commits.push(Commit { store, log, tables, cut_below, sync, after_others });
         }

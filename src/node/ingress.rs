@@ -349,13 +349,13 @@ impl Ingress {
                 pending.stage = Stage::Main;
                 self.advance(now, client, map)
             }
-            (Stage::Owner, Tell::Owner { order }) => {
+            (Stage::Owner, Tell::Owner { order, removed }) => {
                 pending.stage = Stage::Main;
                 let request = pending.request.clone();
                 let user = payer_of(&request.op).expect("it names a user").clone();
                 let shard = map.user(user.as_str());
                 let order = OrderRef { user, ..order };
-                vec![self.ask(now, client, shard, Ask::OfOrder { request, order })]
+                vec![self.ask(now, client, shard, Ask::OfOrder { request, order, removed })]
             }
             (Stage::LogBatch, Tell::Batch(batch)) => {
                 let module =

@@ -64,6 +64,7 @@ pub enum Message {
     NotCoordinator {
         shard: ShardNo,
         payment: ShardNo,
+        leader: Option<PodId>,
     },
     /// Coordinator of a stock shard → a replica of the payment shard: what became of these?
     Doubt {
@@ -127,7 +128,7 @@ pub enum Ask {
     /// `AddItem` with the price that was read.
     Add { request: Request, incarnation: Incarnation, price: crate::modules::money::Money },
     /// `pay`, `cancel` or `status` of an order by a user: the order was found where it lives.
-    OfOrder { request: Request, order: OrderRef },
+    OfOrder { request: Request, order: OrderRef, removed: bool },
     /// Whose order is this?
     Owner { order: OrderId, incarnation: Incarnation },
     /// An order operation at any replica, since no leader can be reached.
@@ -157,6 +158,7 @@ pub enum Tell {
     },
     Owner {
         order: OrderRef,
+        removed: bool,
     },
     Batch(BatchRecord),
     NoBatch,

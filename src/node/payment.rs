@@ -81,7 +81,7 @@ pub struct PaymentShard {
 impl PaymentShard {
     #[must_use]
     pub fn new(no: ShardNo, group: Group<Payments, Waiter>, orders: OrderShard, config: &Config) -> Self {
-        let checkouts = Checkouts::new(no, config);
+        let checkouts = Checkouts::new(config);
         Self {
             no,
             group,
@@ -133,7 +133,7 @@ impl PaymentShard {
         let request = match &question.ask {
             Ask::Op { request, .. } | Ask::Add { request, .. } | Ask::OfOrder { request, .. } => request,
             Ask::Owner { order, incarnation } => {
-                if let Some(order) = self.find_order(asker, order, *incarnation, disk, out) {
+                if let Some(order) = self.order_even_removed(asker, order, *incarnation, disk, out) {
                     self.read(Command::Nothing, Waiter::Owner { order, asker }, disk, out);
                 }
                 return;
@@ -156,7 +156,9 @@ impl PaymentShard {
             }
         }
         match question.ask {
-            Ask::OfOrder { request, order } => self.of_order(asker, &request, order, disk, out),
+            Ask::OfOrder { request, order, removed } => {
+                self.of_order(asker, &request, order, removed, disk, out);
+            }
             Ask::Op { request, incarnation } => {
                 self.operation(now, asker, request, incarnation, None, deadline, disk, out);
             }
@@ -211,7 +213,7 @@ impl PaymentShard {
                 }
             }
             Op::Checkout { order } => {
-                if let Some(order) = self.find_order(asker, order, incarnation, disk, out) {
+                if let Some(order) = self.order_even_removed(asker, order, incarnation, disk, out) {
                     self.checkout(now, asker, order, deadline, disk, out);
                 }
             }
@@ -224,9 +226,10 @@ impl PaymentShard {
             Op::PayOrder { user, order, .. }
             | Op::CancelPayment { user, order }
             | Op::PaymentStatus { user, order } => {
-                if let Some(order) = self.find_order(asker, order, incarnation, disk, out) {
+                if let Some(order) = self.order_even_removed(asker, order, incarnation, disk, out) {
+                    let removed = self.is_removed(&order, disk);
                     let order = OrderRef { user: user.clone(), ..order };
-                    self.of_order(asker, &request, order, disk, out);
+                    self.of_order(asker, &request, order, removed, disk, out);
                 }
             }
             Op::LoadOrders { .. } | Op::LoadItems { .. } | Op::LoadUsers { .. } => {}
@@ -234,15 +237,23 @@ impl PaymentShard {
         }
     }
 
-    /// `pay`, `cancel` and `status` of an order that is known to exist.
+    /// `pay`, `cancel` and `status` of an order that is known to exist, or to have existed: then only what
+    /// took effect before is told again.
     fn of_order(
         &mut self,
         asker: Asker,
         request: &Request,
         order: OrderRef,
+        removed: bool,
         disk: &dyn Disk,
         out: &mut Outbox,
     ) {
+        if removed {
+            let known = self.group.look(disk, |payments, view| payments.credited(view, &order, request.key));
+            let refusal = || Outcome::Refused(Refusal::OrderNotFound(order.order.clone()));
+            let outcome = known.map_or_else(refusal, Outcome::Done);
+            return self.then(asker, outcome, disk, out);
+        }
         let key = request.key;
         match request.op {
             Op::PayOrder { amount, .. } => {
@@ -311,6 +322,11 @@ impl PaymentShard {
             return None;
         }
         Some(order)
+    }
+
+    /// Whether payment has closed the order.
+    fn is_removed(&mut self, order: &OrderRef, disk: &dyn Disk) -> bool {
+        self.group.look(disk, |payments, view| payments.order(view, order).is_ok_and(|p| p.closed))
     }
 
     fn order_even_removed(
@@ -538,7 +554,10 @@ impl PaymentShard {
                 let outcome = self.view(&order, disk);
                 self.tell(asker, outcome, out);
             }
-            Waiter::Owner { order, asker } => self.say(asker, Tell::Owner { order }, out),
+            Waiter::Owner { order, asker } => {
+                let removed = self.is_removed(&order, disk);
+                self.say(asker, Tell::Owner { order, removed }, out);
+            }
             Waiter::Doubt { from, stock, txns } => self.fates(from, stock, txns, out),
             Waiter::Finished(txns) => self.finished_applied(&txns),
             Waiter::Refuse { order, refusal } => self.refuse_checkout(now, &order, refusal, disk, out),

@@ -192,6 +192,9 @@ impl Node {
 
     fn link(&mut self, now: Time, peer: PodId, up: bool, disk: &dyn Disk) {
         self.out.link(peer, up);
+        if !up {
+            self.routes.forget_hints_of(peer);
+        }
         self.touch_all();
         let out = &mut self.out;
         self.cluster.group.link(now, peer, up, disk, out);
@@ -284,7 +287,7 @@ impl Node {
             }
             Message::Reserve { shard, txn, lines, wait, watermark } => match self.stock.get_mut(&shard) {
                 Some(stock) => stock.reserve(from, txn, lines, wait, watermark, disk, out),
-                None => out.post(from, Message::NotCoordinator { shard, payment: txn.shard }),
+                None => out.post(from, Message::NotCoordinator { shard, payment: txn.shard, leader: None }),
             },
             Message::Vote { shard, txn, vote } => {
                 if let Some(payment) = self.payment.get_mut(&txn.shard) {
@@ -293,15 +296,23 @@ impl Node {
             }
             Message::Resolve { shard, confirm, release, watermark } => match self.stock.get_mut(&shard) {
                 Some(stock) => stock.resolve(from, confirm, release, watermark, disk, out),
-                None => out.post(from, Message::NotCoordinator { shard, payment: watermark.shard }),
+                None => {
+                    out.post(from, Message::NotCoordinator { shard, payment: watermark.shard, leader: None })
+                }
             },
             Message::Resolved { shard, payment, txns } => {
                 if let Some(payment) = self.payment.get_mut(&payment) {
                     payment.resolved(now, shard, txns, disk, out);
                 }
             }
-            // The next leader's name, or the patience of the resend, brings it where it belongs.
-            Message::NotCoordinator { .. } => {}
+            // A new name is followed at once; else the patience of the resend brings it where it belongs.
+            Message::NotCoordinator { shard, payment: _, leader } => {
+                let shard = Shard { module: Module::Stock, no: shard };
+                match leader.filter(|&leader| leader != from) {
+                    Some(leader) => self.routes.hint(shard, leader),
+                    None => self.routes.forget_hint(shard),
+                }
+            }
             Message::Doubt { payment, stock, txns, asked_by } => {
                 self.doubt(from, payment, stock, txns, asked_by, disk)
             }

@@ -5,7 +5,11 @@
 
 use kassa_protocols::ids::{Module, PodId, Shard};
 use kassa_protocols::placement::place;
+use kassa_protocols::time::{Span, Time};
 use std::collections::BTreeMap;
+
+/// How long one replica is guessed to lead before the next one is.
+const GUESS_TURN: Span = Span::from_millis(250);
 
 #[derive(Debug)]
 pub struct Routes {
@@ -79,6 +83,23 @@ impl Routes {
     #[must_use]
     pub fn leader(&self, shard: Shard) -> Option<PodId> {
         self.leaders.get(&shard).or_else(|| self.hints.get(&shard)).copied()
+    }
+
+    /// The leader; else, of a shard that this pod holds no replica of, one replica after the other as time
+    /// goes on.
+    #[must_use]
+    pub fn leader_or_guess(&self, shard: Shard, now: Time) -> Option<PodId> {
+        let turn = u32::try_from(now.0 / GUESS_TURN.0 % 64).unwrap_or(0);
+        let guess = || self.guess(shard, turn).filter(|_| !self.replicas(shard).contains(&self.me));
+        self.leader(shard).or_else(guess)
+    }
+
+    /// What was hinted is wrong, or its pod is gone.
+    pub fn forget_hint(&mut self, shard: Shard) {
+        self.hints.remove(&shard);
+    }
+    pub fn forget_hints_of(&mut self, pod: PodId) {
+        self.hints.retain(|_, leader| *leader != pod);
     }
 
     /// Where to ask when the leader is not known: the `attempt`-th replica, round and round.

@@ -127,10 +127,20 @@ impl StockShard {
                 self.tell(from, id, Tell::NotLeader { leader }, out);
             }
             Waiter::Reserve { from, txn, .. } => {
-                out.post(from, Message::NotCoordinator { shard: self.no, payment: txn.shard });
+                out.post(
+                    from,
+                    Message::NotCoordinator {
+                        shard: self.no,
+                        payment: txn.shard,
+                        leader: self.group.leader(),
+                    },
+                );
             }
             Waiter::Resolve { from, payment, .. } => {
-                out.post(from, Message::NotCoordinator { shard: self.no, payment });
+                out.post(
+                    from,
+                    Message::NotCoordinator { shard: self.no, payment, leader: self.group.leader() },
+                );
             }
             Waiter::Doubt => {}
         }
@@ -147,7 +157,10 @@ impl StockShard {
         out: &mut Outbox,
     ) {
         if !self.group.is_leading() {
-            return out.post(from, Message::NotCoordinator { shard: self.no, payment: txn.shard });
+            return out.post(
+                from,
+                Message::NotCoordinator { shard: self.no, payment: txn.shard, leader: self.group.leader() },
+            );
         }
         self.participant.raise(watermark);
         // Whoever waits for one of these items comes first, unless the request is hopeless anyway.
@@ -179,7 +192,10 @@ impl StockShard {
     ) {
         let payment = watermark.shard;
         if !self.group.is_leading() {
-            return out.post(from, Message::NotCoordinator { shard: self.no, payment });
+            return out.post(
+                from,
+                Message::NotCoordinator { shard: self.no, payment, leader: self.group.leader() },
+            );
         }
         self.participant.raise(watermark);
         for txn in &release {
@@ -319,7 +335,8 @@ impl StockShard {
                         self.elsewhere(waiter, out);
                     }
                     for waiting in self.participant.drain() {
-                        let message = Message::NotCoordinator { shard: self.no, payment: waiting.txn.shard };
+                        let (payment, leader) = (waiting.txn.shard, self.group.leader());
+                        let message = Message::NotCoordinator { shard: self.no, payment, leader };
                         out.post(waiting.answer_to, message);
                     }
                 }

@@ -50,7 +50,7 @@ impl Node {
             for (shard, _) in &records {
                 self.needs(*shard, position);
             }
-            let cut_below = if tables.is_empty() { None } else { self.cut(store) };
+            let cut_below = if tables.is_empty() { None } else { self.cut(store, position) };
             let log = Some((position, packed));
             let after_others = store == Module::Payment && pays;
             commits.push(Commit { store, log, tables, cut_below, sync, after_others });
@@ -125,14 +125,16 @@ impl Node {
         }
     }
 
-    fn cut(&mut self, store: Module) -> Option<u64> {
-        let next = self.logs[&store].next;
-        let needed = self.needed(store).into_iter().filter_map(|(_, needed, _)| needed).min().unwrap_or(next);
+    /// What every shard has covered, but for the record of this very commit.
+    fn cut(&mut self, store: Module, position: u64) -> Option<u64> {
+        let needed = self.needed(store).into_iter().filter_map(|(_, needed, _)| needed).min();
+        let needed = needed.map_or(position, |needed| needed.min(position));
         self.logs.get_mut(&store).and_then(|log| log.cut(needed))
     }
 
     fn checkpoint(&mut self, shard: Shard, position: u64, disk: &dyn Disk) -> Vec<Change> {
         let out = &mut self.out;
+        out.forget_logs(shard);
         match shard.module {
             Module::Cluster => self.cluster.group.checkpoint(position, disk, out),
             Module::Stock => self

@@ -115,6 +115,13 @@ impl Outbox {
     pub fn log_lazily(&mut self, shard: Shard, record: Record) {
         self.logs.entry(store_of(shard.module)).or_default().push((shard, record));
     }
+    /// What this round logged of a shard that is checkpointed now: the checkpoint covers it, and what it
+    /// does not cover is logged anew. Whatever waits for the round waits all the same.
+    pub fn forget_logs(&mut self, shard: Shard) {
+        if let Some(logs) = self.logs.get_mut(&store_of(shard.module)) {
+            logs.retain(|(logged, _)| *logged != shard);
+        }
+    }
     pub fn take_logs(&mut self, store: Module) -> (Vec<(Shard, Record)>, bool) {
         let urgent = self.urgent.remove(&store).is_some();
         (self.logs.remove(&store).unwrap_or_default(), urgent)

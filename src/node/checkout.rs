@@ -88,6 +88,8 @@ pub struct Checkouts {
     finish_at: Option<Time>,
     /// Stock shards whose watermark may have moved since they were last told.
     moved: BTreeSet<ShardNo>,
+    /// The watermark that each stock shard has acknowledged.
+    told: BTreeMap<ShardNo, TxnId>,
     watermark_at: Time,
     resend_at: Time,
 }
@@ -112,6 +114,7 @@ impl Checkouts {
             finished: Vec::new(),
             finish_at: None,
             moved: BTreeSet::new(),
+            told: BTreeMap::new(),
             watermark_at: Time(0),
             resend_at: Time(0),
         }
@@ -168,6 +171,7 @@ impl PaymentShard {
         self.checkouts.coordinator = Some(coordinator);
         // Tells every stock shard at once that nothing of an older ballot can be charged any more.
         self.checkouts.moved = (0..shards).map(ShardNo).collect();
+        self.checkouts.told.clear();
         self.checkouts.watermark_at = now;
         for step in steps {
             if let Action::Confirm { shard, txn } = step {
@@ -513,10 +517,18 @@ impl PaymentShard {
         now: Time,
         shard: ShardNo,
         txns: Vec<TxnId>,
+        watermark: TxnId,
         disk: &dyn Disk,
         out: &mut Outbox,
     ) {
-        self.checkouts.moved.insert(shard);
+        let Some(coordinator) = &self.checkouts.coordinator else { return };
+        self.checkouts.told.insert(shard, watermark);
+        // One that has nothing open and knows it need not be told again.
+        if coordinator.has_open(shard) || coordinator.watermark(shard) != watermark {
+            self.checkouts.moved.insert(shard);
+        } else {
+            self.checkouts.moved.remove(&shard);
+        }
         for txn in txns {
             let steps = self.checkouts.coordinator.as_mut().map(|c| c.acknowledged(shard, txn));
             self.run(now, steps.unwrap_or_default(), disk, out);
@@ -585,11 +597,9 @@ impl PaymentShard {
         }
         if checkouts.watermark_at <= now && !checkouts.moved.is_empty() {
             checkouts.watermark_at = now + checkouts.watermark_every;
-            for no in std::mem::take(&mut checkouts.moved) {
-                due.entry(no).or_default();
-                // One that still has something open moves again.
-                if coordinator.has_open(no) {
-                    checkouts.moved.insert(no);
+            for &no in &checkouts.moved {
+                if checkouts.told.get(&no) != Some(&coordinator.watermark(no)) {
+                    due.entry(no).or_default();
                 }
             }
         }
@@ -598,8 +608,6 @@ impl PaymentShard {
             if let Some(leader) = routes.leader_or_guess(stock_shard(no), now) {
                 let watermark = coordinator.watermark(no);
                 out.post(leader, Message::Resolve { shard: no, confirm, release, watermark });
-            } else {
-                checkouts.moved.insert(no);
             }
         }
         for (no, txn, lines, wait, again) in std::mem::take(&mut checkouts.reserves) {

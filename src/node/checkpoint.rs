@@ -236,9 +236,10 @@ impl Node {
             | Message::Resolve { shard, .. }
             | Message::Fate { stock: shard, .. } => Some(Shard { module: Module::Stock, no: *shard }),
             Message::Vote { txn, .. } => Some(Shard { module: Module::Payment, no: txn.shard }),
-            Message::Resolved { payment, .. } | Message::Doubt { payment, .. } => {
-                Some(Shard { module: Module::Payment, no: *payment })
+            Message::Resolved { watermark, .. } => {
+                Some(Shard { module: Module::Payment, no: watermark.shard })
             }
+            Message::Doubt { payment, .. } => Some(Shard { module: Module::Payment, no: *payment }),
             Message::Tell { .. } | Message::NotCoordinator { .. } | Message::Relay { .. } => None,
         }
     }

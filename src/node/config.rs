@@ -71,7 +71,7 @@ impl Default for Timing {
             anywhere_after: Span::from_millis(1_500),
             confirm_after: Span::from_millis(5),
             finish_after: Span::from_millis(10),
-            watermark_every: Span::from_millis(100),
+            watermark_every: Span::from_millis(500),
         }
     }
 }

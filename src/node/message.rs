@@ -57,8 +57,8 @@ pub enum Message {
     /// Its answer.
     Resolved {
         shard: ShardNo,
-        payment: ShardNo,
         txns: Vec<TxnId>,
+        watermark: TxnId,
     },
     /// The receiver does not coordinate this stock shard: what was sent to it is to be sent elsewhere.
     NotCoordinator {

@@ -300,9 +300,9 @@ impl Node {
                     out.post(from, Message::NotCoordinator { shard, payment: watermark.shard, leader: None })
                 }
             },
-            Message::Resolved { shard, payment, txns } => {
-                if let Some(payment) = self.payment.get_mut(&payment) {
-                    payment.resolved(now, shard, txns, disk, out);
+            Message::Resolved { shard, txns, watermark } => {
+                if let Some(payment) = self.payment.get_mut(&watermark.shard) {
+                    payment.resolved(now, shard, txns, watermark, disk, out);
                 }
             }
             // A new name is followed at once; else the patience of the resend brings it where it belongs.

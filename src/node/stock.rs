@@ -35,8 +35,8 @@ pub enum Waiter {
     },
     Resolve {
         from: PodId,
-        payment: ShardNo,
         txns: Vec<TxnId>,
+        watermark: TxnId,
     },
     /// What a question about a doubt led to; nobody is told.
     Doubt,
@@ -136,7 +136,8 @@ impl StockShard {
                     },
                 );
             }
-            Waiter::Resolve { from, payment, .. } => {
+            Waiter::Resolve { from, watermark, .. } => {
+                let payment = watermark.shard;
                 out.post(
                     from,
                     Message::NotCoordinator { shard: self.no, payment, leader: self.group.leader() },
@@ -202,17 +203,18 @@ impl StockShard {
             self.participant.remove(*txn);
         }
         if confirm.is_empty() && release.is_empty() {
-            let rejected = self.group.submit(Command::Watermark(watermark), Waiter::Doubt, disk).err();
+            let waiter = Waiter::Resolve { from, txns: Vec::new(), watermark };
+            let rejected = self.group.submit(Command::Watermark(watermark), waiter, disk).err();
             return self.keep(rejected, out);
         }
         if !confirm.is_empty() {
-            let waiter = Waiter::Resolve { from, payment, txns: confirm.clone() };
+            let waiter = Waiter::Resolve { from, txns: confirm.clone(), watermark };
             let rejected =
                 self.group.submit(Command::Confirm { txns: confirm, watermark }, waiter, disk).err();
             self.keep(rejected, out);
         }
         if !release.is_empty() {
-            let waiter = Waiter::Resolve { from, payment, txns: release.clone() };
+            let waiter = Waiter::Resolve { from, txns: release.clone(), watermark };
             let rejected =
                 self.group.submit(Command::Release { txns: release, watermark }, waiter, disk).err();
             self.keep(rejected, out);
@@ -380,8 +382,8 @@ impl StockShard {
                 self.participant.remove(txn);
                 out.post(from, Message::Vote { shard: self.no, txn, vote });
             }
-            Waiter::Resolve { from, payment, txns } => {
-                out.post(from, Message::Resolved { shard: self.no, payment, txns });
+            Waiter::Resolve { from, txns, watermark } => {
+                out.post(from, Message::Resolved { shard: self.no, txns, watermark });
             }
             Waiter::Doubt => {}
         }

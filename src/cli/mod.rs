@@ -6,6 +6,7 @@
 //! [`http`]; [`check`] reads a data directory. `anyhow` is used here and in `main` alone.
 
 pub mod bench;
+pub mod config;
 mod crowd;
 pub mod fail;
 pub mod http;

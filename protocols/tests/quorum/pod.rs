@@ -8,7 +8,7 @@ use kassa_protocols::quorum::{
     Version, judge,
 };
 use kassa_protocols::time::Time;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Records with the version that they were last written at; deletions stay until they are dropped.
 pub type Tables = BTreeMap<Bytes, (Version, Value)>;
@@ -32,10 +32,18 @@ pub struct Disk {
 /// What a round has to make durable before its late frames leave.
 pub struct Batch {
     records: Vec<Record>,
-    checkpoint: Option<(Durable, Tables, Vec<Record>)>,
-    pub late: Vec<(PodId, Frame)>,
+    checkpoint: Option<Checkpoint>,
+    late: Vec<(PodId, Frame)>,
     promised: kassa_protocols::ids::Ballot,
     have: Have,
+}
+
+struct Checkpoint {
+    durable: Durable,
+    tables: Tables,
+    retained: Vec<Record>,
+    /// Whether older log goes, as it may, or stays for a while.
+    cut: bool,
 }
 
 pub struct Pod {
@@ -44,7 +52,10 @@ pub struct Pod {
     pub replica: Option<Replica>,
     pub tables: Tables,
     pub disk: Disk,
-    pub batch: Option<Batch>,
+    /// Rounds whose batches are on their way to the disk, in order.
+    pub batches: VecDeque<Batch>,
+    /// The durable table version that it has told others of.
+    pub claimed: Version,
     /// What the disk is known to hold: the last batch written.
     pub synced: Have,
     synced_promise: kassa_protocols::ids::Ballot,
@@ -72,7 +83,8 @@ impl Pod {
             replica: None,
             tables: Tables::new(),
             disk: Disk::default(),
-            batch: None,
+            batches: VecDeque::new(),
+            claimed: Version::ZERO,
             synced: Have::default(),
             synced_promise: kassa_protocols::ids::Ballot::ZERO,
             accepted: Version::ZERO,
@@ -105,15 +117,16 @@ impl Pod {
         replica.recovered(now, &mut fx);
         assert!(replica.ballot() >= self.synced_promise, "{}: a promise was forgotten", self.me);
         assert!(replica.accepted() >= self.synced.accepted(), "{}: an accepted write was forgotten", self.me);
+        assert!(replica.committed() >= self.claimed, "{}: the durable table version was not", self.me);
         self.accepted = replica.accepted();
         self.was_leading = false;
         self.replica = Some(replica);
-        self.take(now, fx, round, model);
+        self.take(fx, round, model);
     }
 
     pub fn crash(&mut self) {
         self.replica = None;
-        self.batch = None;
+        self.batches.clear();
         self.queued.clear();
         self.waiting.clear();
         self.reads.clear();
@@ -142,21 +155,21 @@ impl Pod {
             }
             Frame::Answer { id, state, written, value } => self.answered(id, state, written, value, model),
         }
-        self.take(now, fx, round, model);
+        self.take(fx, round, model);
     }
 
     pub fn tick(&mut self, now: Time, round: &mut Round, model: &mut Model) {
         if now >= self.replica().next_wakeup() {
             let mut fx = Effects::new();
             self.replica().tick(now, &mut fx);
-            self.take(now, fx, round, model);
+            self.take(fx, round, model);
         }
     }
 
     pub fn link(&mut self, now: Time, peer: PodId, up: bool, round: &mut Round, model: &mut Model) {
         let mut fx = Effects::new();
         self.replica().link(now, peer, up, &mut fx);
-        self.take(now, fx, round, model);
+        self.take(fx, round, model);
     }
 
     /// A client's command; only the coordinator keeps it.
@@ -178,19 +191,17 @@ impl Pod {
     pub fn flush(&mut self, now: Time, mut round: Round, model: &mut Model) -> Vec<(PodId, Frame)> {
         self.evaluate(now, &mut round, model);
         let replica = self.replica.as_mut().expect("only pods that run take steps");
-        let checkpoint = self.checkpoint.take().map(|cut| {
-            let mut log = if cut { Vec::new() } else { self.disk.log.clone() };
-            if !cut {
-                log.append(&mut round.persist.clone());
-            }
-            log.extend(replica.retained_log());
-            (replica.durable(), self.tables.clone(), log)
+        let checkpoint = self.checkpoint.take().map(|cut| Checkpoint {
+            durable: replica.durable(),
+            tables: self.tables.clone(),
+            retained: replica.retained_log(),
+            cut,
         });
         let have = Have {
             committed: replica.committed(),
             tail: replica.tail().map(|write| write.version).collect(),
         };
-        self.batch = Some(Batch {
+        self.batches.push_back(Batch {
             records: round.persist,
             checkpoint,
             late: round.late,
@@ -200,24 +211,32 @@ impl Pod {
         round.early
     }
 
-    /// Whether nothing has to reach the disk for the late frames to leave.
+    /// Whether nothing has to reach the disk for the next late frames to leave.
     pub fn is_light(&self) -> bool {
-        self.batch.as_ref().is_some_and(|batch| batch.records.is_empty() && batch.checkpoint.is_none())
+        let light = |batch: &Batch| batch.records.is_empty() && batch.checkpoint.is_none();
+        self.batches.front().is_some_and(light)
     }
 
     /// The disk has the batch: its late frames leave.
     pub fn sync(&mut self) -> Vec<(PodId, Frame)> {
-        let batch = self.batch.take().expect("a round is under way");
+        let batch = self.batches.pop_front().expect("a round is under way");
         self.write(batch)
     }
 
     fn write(&mut self, batch: Batch) -> Vec<(PodId, Frame)> {
         match batch.checkpoint {
-            Some((durable, tables, log)) => {
+            Some(Checkpoint { durable, tables, retained, cut }) => {
                 if let Some(replica) = &mut self.replica {
                     replica.checkpointed(durable.committed);
                 }
-                self.disk = Disk { durable, tables, log };
+                if cut {
+                    self.disk.log.clear();
+                } else {
+                    self.disk.log.extend(batch.records);
+                }
+                self.disk.log.extend(retained);
+                self.disk.durable = durable;
+                self.disk.tables = tables;
             }
             None => self.disk.log.extend(batch.records),
         }
@@ -226,10 +245,10 @@ impl Pod {
         batch.late
     }
 
-    /// The disk has the batch, but the crash comes before anything leaves.
-    pub fn sync_and_crash(&mut self) {
-        if let Some(batch) = self.batch.take() {
-            drop(self.write(batch));
+    /// The disk has the next `batches`, but the crash comes before anything leaves.
+    pub fn sync_and_crash(&mut self, batches: usize) {
+        for _ in 0..batches.min(self.batches.len()) {
+            drop(self.sync());
         }
         self.crash();
     }
@@ -303,7 +322,7 @@ impl Pod {
             None => later.extend(records.into_values().map(|(command, _)| command)),
         }
         self.queued = later;
-        self.take(now, fx, round, model);
+        self.take(fx, round, model);
     }
 
     fn answered(&mut self, id: u64, state: ReadState, written: Version, value: Value, model: &mut Model) {
@@ -327,8 +346,7 @@ impl Pod {
     }
 
     /// Follows the events of a step and adds its effects to the round's.
-    fn take(&mut self, now: Time, fx: Effects, round: &mut Round, model: &mut Model) {
-        let _ = now;
+    fn take(&mut self, fx: Effects, round: &mut Round, model: &mut Model) {
         round.persist.extend(fx.persist);
         round.early.extend(fx.send_early.into_iter().map(|(to, m)| (to, Frame::Protocol(m))));
         round.late.extend(fx.send.into_iter().map(|(to, m)| (to, Frame::Protocol(m))));

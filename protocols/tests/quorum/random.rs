@@ -20,10 +20,12 @@ struct Run {
     world: World,
     rng: ChaCha8Rng,
     writes: u64,
-    /// How wild this phase is: chances out of 1,000.
+    /// How wild this phase is, out of 100.
     crash: u32,
     cut: u32,
     reset: u32,
+    /// Out of 100: all that is under way is late by an election time-out.
+    jump: u32,
 }
 
 impl Run {
@@ -51,7 +53,8 @@ impl Run {
                 self.world.sync(pod);
             }
             760..830 => {
-                let span = if self.rng.random_range(0..40) == 0 { 200_000 } else { 8_000 };
+                let jump = self.rng.random_range(0..100) < self.jump;
+                let span = if jump { 400_000 } else { 8_000 };
                 let span = Span(self.rng.random_range(0..span));
                 self.world.pass_time(span);
             }
@@ -96,8 +99,8 @@ impl Run {
         let other = self.pod();
         if self.rng.random_range(0..100) < self.crash {
             if self.world.runs(pod) {
-                let survives = self.rng.random_range(0..2) == 0;
-                self.world.crash(pod, survives);
+                let batches = self.rng.random_range(0..4);
+                self.world.crash(pod, batches);
             } else {
                 self.world.start(pod);
             }
@@ -172,7 +175,8 @@ const EVENTS: [&str; 8] =
 fn run(seed: u64, seen: &mut Seen) {
     let (n, w) = SHAPES[usize::try_from(seed).unwrap() % SHAPES.len()];
     let world = World::new(n, w);
-    let mut run = Run { world, rng: ChaCha8Rng::seed_from_u64(seed), writes: 0, crash: 0, cut: 0, reset: 0 };
+    let mut run =
+        Run { world, rng: ChaCha8Rng::seed_from_u64(seed), writes: 0, crash: 0, cut: 0, reset: 0, jump: 0 };
     for pod in run.world.all() {
         run.world.start(pod);
     }
@@ -180,6 +184,7 @@ fn run(seed: u64, seen: &mut Seen) {
         run.crash = run.rng.random_range(0..60);
         run.cut = run.rng.random_range(0..60);
         run.reset = run.rng.random_range(0..60);
+        run.jump = run.rng.random_range(0..20);
         for _ in 0..STEPS {
             run.step();
         }

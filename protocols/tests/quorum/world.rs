@@ -5,7 +5,7 @@ use crate::model::{Action, Command, Model};
 use crate::pod::{Frame, Pod, Round};
 use bytes::Bytes;
 use kassa_protocols::ids::{Module, PodId, Shard};
-use kassa_protocols::quorum::{Config, Version};
+use kassa_protocols::quorum::{Config, Message, Version};
 use kassa_protocols::time::{Span, Time};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -16,6 +16,9 @@ pub struct Link {
     /// Loses everything, without a word.
     pub cut: bool,
 }
+
+/// Rounds that a pod begins before its disk has written the first of them.
+const BATCHES_MAX: usize = 3;
 
 pub struct World {
     pub now: Time,
@@ -53,9 +56,9 @@ impl World {
         self.pods[usize::from(pod.0)].replica.is_some()
     }
 
-    /// Whether the pod waits for input, not for its disk.
-    pub fn is_idle(&self, pod: PodId) -> bool {
-        self.runs(pod) && self.pods[usize::from(pod.0)].batch.is_none()
+    /// Whether the pod takes input: its disk is not too far behind.
+    pub fn is_free(&self, pod: PodId) -> bool {
+        self.runs(pod) && self.pods[usize::from(pod.0)].batches.len() < BATCHES_MAX
     }
 
     pub fn start(&mut self, pod: PodId) {
@@ -63,13 +66,9 @@ impl World {
         self.links_of(pod, true);
     }
 
-    /// The process dies; its batch is on disk or it is not, and its connections are reset.
-    pub fn crash(&mut self, pod: PodId, batch_survives: bool) {
-        if batch_survives {
-            self.pod(pod).sync_and_crash();
-        } else {
-            self.pod(pod).crash();
-        }
+    /// The process dies; of its batches the first few are on disk, and its connections are reset.
+    pub fn crash(&mut self, pod: PodId, batches: usize) {
+        self.pod(pod).sync_and_crash(batches);
         self.links_of(pod, false);
     }
 
@@ -83,7 +82,7 @@ impl World {
 
     /// Hands up to `count` frames of a link to its pod, as one round. Returns whether there were any.
     pub fn deliver(&mut self, from: PodId, to: PodId, count: usize) -> bool {
-        if !self.is_idle(to) {
+        if !self.is_free(to) {
             return false;
         }
         let link = self.links.get_mut(&(from, to)).expect("all pairs have a link");
@@ -100,9 +99,9 @@ impl World {
         true
     }
 
-    /// The pod's disk is done with its batch.
+    /// The pod's disk is done with its next batch.
     pub fn sync(&mut self, pod: PodId) -> bool {
-        if self.pod(pod).batch.is_none() {
+        if self.pod(pod).batches.is_empty() {
             return false;
         }
         let late = self.pod(pod).sync();
@@ -114,13 +113,16 @@ impl World {
                 }
             });
         }
+        while self.pod(pod).is_light() {
+            self.sync(pod);
+        }
         true
     }
 
     pub fn pass_time(&mut self, span: Span) {
         self.now = self.now + span;
         for pod in self.all() {
-            if self.is_idle(pod) {
+            if self.is_free(pod) {
                 self.round(pod, |pod, now, round, model| pod.tick(now, round, model));
             }
         }
@@ -128,7 +130,7 @@ impl World {
 
     pub fn ask(&mut self, pod: PodId, key: &str, action: Action) {
         let command = self.command(key, action);
-        if self.is_idle(pod) {
+        if self.is_free(pod) {
             self.round(pod, |pod, _, _, _| pod.ask(command));
         } else if self.runs(pod) {
             self.pod(pod).ask(command);
@@ -139,20 +141,20 @@ impl World {
         let command = self.command(key, Action::Get);
         self.reads += 1;
         let id = self.reads;
-        if self.is_idle(pod) {
+        if self.is_free(pod) {
             self.round(pod, |pod, _, round, _| pod.read(id, command, round));
         }
     }
 
     pub fn checkpoint(&mut self, pod: PodId, cut: bool) {
-        if self.is_idle(pod) {
+        if self.is_free(pod) {
             self.round(pod, |pod, _, _, _| pod.checkpoint = Some(cut));
         }
     }
 
     pub fn drop_deletions(&mut self, pod: PodId, bound: Option<Version>) -> usize {
         let mut dropped = 0;
-        if self.is_idle(pod) {
+        if self.is_free(pod) {
             self.round(pod, |pod, _, _, _| dropped = pod.drop_deletions(bound));
         }
         dropped
@@ -216,7 +218,7 @@ impl World {
         if !self.runs(a) || (up && !self.runs(b)) {
             return;
         }
-        while !self.is_idle(a) {
+        while !self.is_free(a) {
             self.sync(a);
         }
         self.round(a, |pod, now, round, model| pod.link(now, b, up, round, model));
@@ -234,7 +236,7 @@ impl World {
             self.check_durable(version);
         }
         self.check(id);
-        if self.pod(id).is_light() {
+        while self.pod(id).is_light() {
             self.sync(id);
         }
     }
@@ -243,6 +245,10 @@ impl World {
     fn send(&mut self, from: PodId, frames: Vec<(PodId, Frame)>) -> Vec<Frame> {
         let mut own = Vec::new();
         for (to, frame) in frames {
+            if let Frame::Protocol(Message::Ack { durable, .. }) = &frame {
+                let pod = &mut self.pods[usize::from(from.0)];
+                pod.claimed = pod.claimed.max(*durable);
+            }
             if to == from {
                 own.push(frame);
                 continue;

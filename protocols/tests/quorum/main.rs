@@ -9,6 +9,7 @@
 //! | broken on purpose | noticed as |
 //! |---|---|
 
+mod golden;
 mod model;
 mod pod;
 mod random;

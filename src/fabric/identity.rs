@@ -98,22 +98,11 @@ impl Identity {
         fixed: &Terms,
     ) -> Result<Self, IdentityError> {
         let path = directory.join(FILE);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(source) if source.kind() == io::ErrorKind::NotFound => {
-                return match modules.iter().find(|module| holds_data(module)) {
-                    Some(holds) => Err(IdentityError::Missing { path, holds: holds.clone() }),
-                    None => Self::draw(directory, pod, fixed.clone()),
-                };
-            }
-            Err(source) if source.kind() == io::ErrorKind::InvalidData => {
-                return Err(IdentityError::Corrupt { path, reason: "it is not text".to_owned() });
-            }
-            Err(source) => return Err(IdentityError::Io { path, source }),
-        };
-        let mut identity = match Self::parse(&text) {
-            Ok(identity) => identity,
-            Err(reason) => return Err(IdentityError::Corrupt { path, reason }),
+        let Some(mut identity) = Self::read(directory)? else {
+            return match modules.iter().find(|module| holds_data(module)) {
+                Some(holds) => Err(IdentityError::Missing { path, holds: holds.clone() }),
+                None => Self::draw(directory, pod, fixed.clone()),
+            };
         };
         if identity.pod != pod {
             return Err(IdentityError::OtherPod { path, theirs: identity.pod, ours: pod });
@@ -131,6 +120,26 @@ impl Identity {
         match modules.iter().find(|module| !holds_data(module)) {
             Some(directory) => Err(IdentityError::DataMissing { directory: directory.clone() }),
             None => Ok(identity),
+        }
+    }
+
+    /// What the file says, if it is there. Changes nothing.
+    ///
+    /// # Errors
+    /// If it cannot be read or is damaged.
+    pub fn read(directory: &Path) -> Result<Option<Self>, IdentityError> {
+        let path = directory.join(FILE);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) if source.kind() == io::ErrorKind::InvalidData => {
+                return Err(IdentityError::Corrupt { path, reason: "it is not text".to_owned() });
+            }
+            Err(source) => return Err(IdentityError::Io { path, source }),
+        };
+        match Self::parse(&text) {
+            Ok(identity) => Ok(Some(identity)),
+            Err(reason) => Err(IdentityError::Corrupt { path, reason }),
         }
     }
 

@@ -1,14 +1,6 @@
-//! How the process ends: the exit codes that scripts lean on, and the stop that runs no destructors.
+//! The stop that runs no destructors.
 
-/// Done and good.
-pub const GOOD: u8 = 0;
-/// Ran, and found something wrong.
-pub const FOUND_WRONG: u8 = 1;
-/// Wrong use or configuration.
-pub const WRONG_USE: u8 = 2;
-/// Could not be done: port taken, disk unreadable, no cluster there.
-pub const IMPOSSIBLE: u8 = 3;
-/// A broken invariant or a failed persist: the pod stopped itself.
+/// The exit code of a pod that stopped itself: a broken invariant or a failed persist.
 pub const BROKEN: u8 = 70;
 
 /// Stops the process at once, after one line on stderr.
@@ -16,6 +8,6 @@ pub const BROKEN: u8 = 70;
 /// No destructor runs, on no thread: the storage engine's would repeat the fsync that has failed, and
 /// a second fsync may succeed over data that never reached the disk (Rebello et al., 2020).
 pub fn fail_stop(what: &str) -> ! {
-    eprintln!("kassa: {what}; this pod stops itself (exit {BROKEN})");
+    eprintln!("kassa: {what}");
     std::process::exit(i32::from(BROKEN))
 }

@@ -1,6 +1,7 @@
 //! The `kassa` command.
 
 use kassa::cli;
+use kassa::exit::fail_stop;
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -11,8 +12,7 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|broken| {
         let message = broken.payload_as_str().unwrap_or("no message");
         let place = broken.location().map_or_else(String::new, |place| format!(" at {place}"));
-        eprintln!("kassa: broken invariant{place}: {message}");
-        std::process::exit(i32::from(cli::fail::Exit::Broken.code()));
+        fail_stop(&format!("broken invariant{place}: {message}"));
     }));
     match cli::run() {
         Ok(exit) => exit.into(),

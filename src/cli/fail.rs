@@ -25,7 +25,7 @@ impl Exit {
             Self::Wrong => 1,
             Self::Usage => 2,
             Self::Impossible => 3,
-            Self::Broken => 70,
+            Self::Broken => crate::exit::BROKEN,
         }
     }
 }

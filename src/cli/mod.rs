@@ -6,6 +6,8 @@
 //! [`http`]; [`check`] reads a data directory. `anyhow` is used here and in `main` alone.
 
 pub mod bench;
+pub mod check;
+pub mod config;
 mod crowd;
 pub mod fail;
 pub mod http;
@@ -49,6 +51,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Measure how many checkouts are committed a second
     Bench(bench::BenchArgs),
+    /// Say whether a stopped pod's data directory is whole, and what is in it
+    Check(check::CheckArgs),
     /// Become another program that ends with the one that started it
     #[command(hide = true)]
     RunWithParent(parent::WithParentArgs),
@@ -76,6 +80,7 @@ pub fn run() -> anyhow::Result<Exit> {
         Some(Command::Status(args)) => status::run(&args),
         Some(Command::Verify(args)) => verify::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),
+        Some(Command::Check(args)) => check::run(&args),
         Some(Command::RunWithParent(args)) => parent::run(&args).map(|()| Exit::Done),
         Some(Command::Noop(args)) => noop::run(&args).map(|()| Exit::Done),
         None => Ok(Exit::Done),

@@ -59,8 +59,16 @@ impl Terms {
         Self(terms)
     }
 
-    /// That `theirs` are the same; else the first that differs.
-    fn check(&self, theirs: &Self) -> Result<(), Refusal> {
+    /// Name and value, sorted by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// That `theirs` are the same.
+    ///
+    /// # Errors
+    /// The first that differs.
+    pub fn check(&self, theirs: &Self) -> Result<(), Refusal> {
         let value = |terms: &Self, name: &str| {
             let found = terms.0.iter().find(|(n, _)| n == name);
             found.map_or_else(|| "unknown".to_owned(), |(_, value)| shortened(value))

@@ -5,6 +5,7 @@
 //! another disk under the same number would forget what it had promised: hence the file, its checksum,
 //! and the refusals here.
 
+use super::hello::{Refusal, Terms};
 use kassa_protocols::ids::PodId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -34,6 +35,8 @@ pub struct Formed {
 pub struct Identity {
     pub pod: PodId,
     pub disk: DiskId,
+    /// The settings that cannot change once the directory holds data.
+    pub fixed: Terms,
     pub formed: Option<Formed>,
 }
 
@@ -48,6 +51,8 @@ pub enum IdentityError {
     Corrupt { path: PathBuf, reason: String },
     #[error("{} belongs to {theirs}, not to {ours}: mend `pod` or `data`", path.display())]
     OtherPod { path: PathBuf, theirs: PodId, ours: PodId },
+    #[error("{}: a setting cannot change once a cluster has formed: {refusal} (there: on disk)", path.display())]
+    Fixed { path: PathBuf, refusal: Refusal },
     #[error(
         "{} is missing, but {} holds data: put the file back, or refill the pod in a new directory",
         path.display(), holds.display()
@@ -80,41 +85,66 @@ impl Formed {
 
 impl Identity {
     /// Reads the identity of `pod` in `directory`, or, in a directory that was never used, draws a
-    /// disk id and persists it. `modules` are the directories of the pod's stores.
+    /// disk id and persists it. `modules` are the directories of the pod's stores, `fixed` the settings
+    /// that cannot change once the pod belongs to a cluster.
     ///
     /// # Errors
-    /// If the file is damaged, belongs to another pod, or does not go with what the stores hold.
-    pub fn load(directory: &Path, pod: PodId, modules: &[PathBuf]) -> Result<Self, IdentityError> {
+    /// If the file is damaged, belongs to another pod, or does not go with what the stores hold or with
+    /// how the pod is configured.
+    pub fn load(
+        directory: &Path,
+        pod: PodId,
+        modules: &[PathBuf],
+        fixed: &Terms,
+    ) -> Result<Self, IdentityError> {
+        let path = directory.join(FILE);
+        let Some(mut identity) = Self::read(directory)? else {
+            return match modules.iter().find(|module| holds_data(module)) {
+                Some(holds) => Err(IdentityError::Missing { path, holds: holds.clone() }),
+                None => Self::draw(directory, pod, fixed.clone()),
+            };
+        };
+        if identity.pod != pod {
+            return Err(IdentityError::OtherPod { path, theirs: identity.pod, ours: pod });
+        }
+        if identity.formed.is_none() {
+            if identity.fixed != *fixed {
+                identity.fixed = fixed.clone();
+                identity.persist(directory)?;
+            }
+            return Ok(identity);
+        }
+        if let Err(refusal) = fixed.check(&identity.fixed) {
+            return Err(IdentityError::Fixed { path, refusal });
+        }
+        match modules.iter().find(|module| !holds_data(module)) {
+            Some(directory) => Err(IdentityError::DataMissing { directory: directory.clone() }),
+            None => Ok(identity),
+        }
+    }
+
+    /// What the file says, if it is there. Changes nothing.
+    ///
+    /// # Errors
+    /// If it cannot be read or is damaged.
+    pub fn read(directory: &Path) -> Result<Option<Self>, IdentityError> {
         let path = directory.join(FILE);
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(source) if source.kind() == io::ErrorKind::NotFound => {
-                return match modules.iter().find(|module| holds_data(module)) {
-                    Some(holds) => Err(IdentityError::Missing { path, holds: holds.clone() }),
-                    None => Self::draw(directory, pod),
-                };
-            }
+            Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) if source.kind() == io::ErrorKind::InvalidData => {
                 return Err(IdentityError::Corrupt { path, reason: "it is not text".to_owned() });
             }
             Err(source) => return Err(IdentityError::Io { path, source }),
         };
-        let identity = match Self::parse(&text) {
-            Ok(identity) => identity,
-            Err(reason) => return Err(IdentityError::Corrupt { path, reason }),
-        };
-        if identity.pod != pod {
-            return Err(IdentityError::OtherPod { path, theirs: identity.pod, ours: pod });
-        }
-        let missing = modules.iter().find(|module| !holds_data(module));
-        match (&identity.formed, missing) {
-            (Some(_), Some(directory)) => Err(IdentityError::DataMissing { directory: directory.clone() }),
-            (Some(_), None) | (None, _) => Ok(identity),
+        match Self::parse(&text) {
+            Ok(identity) => Ok(Some(identity)),
+            Err(reason) => Err(IdentityError::Corrupt { path, reason }),
         }
     }
 
-    fn draw(directory: &Path, pod: PodId) -> Result<Self, IdentityError> {
-        let identity = Self { pod, disk: DiskId(rand::random()), formed: None };
+    fn draw(directory: &Path, pod: PodId, fixed: Terms) -> Result<Self, IdentityError> {
+        let identity = Self { pod, disk: DiskId(rand::random()), fixed, formed: None };
         identity.persist(directory)?;
         Ok(identity)
     }
@@ -142,6 +172,9 @@ impl Identity {
              version = {VERSION}\npod = {}\ndisk = \"{}\"\n",
             self.pod.0, self.disk
         );
+        let fixed: Vec<String> =
+            self.fixed.iter().map(|(name, value)| format!("{name:?} = {value:?}")).collect();
+        text += &format!("fixed = {{ {} }}\n", fixed.join(", "));
         if let Some(formed) = &self.formed {
             let disks: Vec<String> =
                 formed.disks.iter().map(|(pod, disk)| format!("{} = \"{disk}\"", pod.0)).collect();
@@ -172,7 +205,8 @@ impl Identity {
             }
             (Some(_), None) | (None, Some(_)) => return Err("cluster and disks go together".to_owned()),
         };
-        let identity = Self { pod: PodId(file.pod), disk: DiskId(hex(&file.disk)?), formed };
+        let fixed = Terms::new(file.fixed.into_iter().collect());
+        let identity = Self { pod: PodId(file.pod), disk: DiskId(hex(&file.disk)?), fixed, formed };
         if let Some(formed) = &identity.formed
             && (!formed.is_consistent() || formed.disks.get(&identity.pod) != Some(&identity.disk))
         {
@@ -193,6 +227,7 @@ struct Lines {
     version: u16,
     pod: u8,
     disk: String,
+    fixed: BTreeMap<String, String>,
     cluster: Option<String>,
     disks: Option<BTreeMap<String, String>>,
 }
@@ -221,6 +256,10 @@ impl fmt::Display for ClusterId {
 mod tests {
     use super::*;
 
+    fn fixed(shards: &str) -> Terms {
+        Terms::new(vec![("cluster.shards".to_owned(), shards.to_owned())])
+    }
+
     struct Pod {
         directory: tempfile::TempDir,
         modules: Vec<PathBuf>,
@@ -233,7 +272,10 @@ mod tests {
             Self { directory, modules }
         }
         fn load(&self) -> Result<Identity, IdentityError> {
-            Identity::load(self.directory.path(), PodId(1), &self.modules)
+            self.load_with("24")
+        }
+        fn load_with(&self, shards: &str) -> Result<Identity, IdentityError> {
+            Identity::load(self.directory.path(), PodId(1), &self.modules, &fixed(shards))
         }
         fn file(&self) -> PathBuf {
             self.directory.path().join(FILE)
@@ -302,10 +344,22 @@ mod tests {
     }
 
     #[test]
+    fn settings_are_fixed_once_the_cluster_has_formed() {
+        let pod = Pod::new();
+        pod.load_with("12").unwrap();
+        pod.load_with("24").unwrap();
+        pod.form();
+        let error = pod.load_with("12").unwrap_err();
+        assert!(matches!(error, IdentityError::Fixed { .. }));
+        assert!(error.to_string().contains("cluster.shards is 24 there and 12 here"), "{error}");
+        pod.load_with("24").unwrap();
+    }
+
+    #[test]
     fn another_pods_directory_is_refused() {
         let pod = Pod::new();
         pod.form();
-        let loaded = Identity::load(pod.directory.path(), PodId(2), &pod.modules);
+        let loaded = Identity::load(pod.directory.path(), PodId(2), &pod.modules, &fixed("24"));
         assert!(matches!(loaded, Err(IdentityError::OtherPod { .. })));
     }
 

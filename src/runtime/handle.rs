@@ -108,10 +108,15 @@ impl Handle {
         answer.await.ok()
     }
 
-    /// Puts an event of the fabric into the inbox, without waiting; `false` if there is no room.
-    #[must_use]
-    pub fn deliver(&self, event: fabric::Event<Message>) -> bool {
-        self.inbox.try_send(Event::Fabric(event)).is_ok()
+    /// Puts an event of the fabric into the inbox, without waiting.
+    ///
+    /// # Errors
+    /// Gives the event back if there is no room. Once the loop has ended it takes all, for nobody.
+    pub fn deliver(&self, event: fabric::Event<Message>) -> Result<(), fabric::Event<Message>> {
+        match self.inbox.try_send(Event::Fabric(event)) {
+            Err(TrySendError::Full(Event::Fabric(event))) => Err(event),
+            Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Ok(()),
+        }
     }
 
     /// Asks the loop to end; waits for room in the inbox, so not for use on a task.

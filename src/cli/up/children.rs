@@ -5,6 +5,7 @@
 //! kernel ties their end to that thread's.
 
 use super::layout::write_whole;
+use super::pods::is_own_variable;
 use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::os::unix::process::ExitStatusExt;
@@ -92,9 +93,10 @@ fn spawn(spec: &Spec) -> anyhow::Result<Child> {
     let error_log = log.try_clone().with_context(|| format!("cannot write {}", spec.log.display()))?;
     let mut command = Command::new(&spec.program);
     command.args(&spec.arguments).stdin(Stdio::null()).stdout(log).stderr(error_log).process_group(0);
-    // These name one pod; the environment would give them to all.
-    for key in ["POD", "PEERS", "HTTP", "FABRIC", "DATA", "CONFIG"] {
-        command.env_remove(format!("KASSA_{key}"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_own_variable) {
+            command.env_remove(name);
+        }
     }
     let child = command
         .spawn()

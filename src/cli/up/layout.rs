@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 const MARKER: &str = "cluster.toml";
 const FORMAT: u32 = 1;
+/// As many as survive the loss of one.
+pub const PODS_DEFAULT: u16 = 3;
 /// Fabric ports are sought from here above the HTTP port on, and this many are looked at.
 const FABRIC_OFFSET: u16 = 200;
 const FABRIC_SEARCH: u16 = 200;
@@ -64,7 +66,11 @@ impl Directory {
             clear(&path)?;
         }
         let existed = !empty && !fresh;
-        let layout = if existed { read(&marker, pods)? } else { Layout::new(pods.unwrap_or(3), http_port)? };
+        let layout = if existed {
+            read(&marker, pods)?
+        } else {
+            Layout::new(pods.unwrap_or(PODS_DEFAULT), http_port)?
+        };
         if !existed {
             let text = toml::to_string(&layout).context("cannot write down the layout")?;
             let text = format!("# Made by `kassa up`; what is fixed for this cluster.\n{text}");

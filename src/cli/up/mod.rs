@@ -83,7 +83,9 @@ async fn run_cluster(args: &UpArgs) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
     let mut hang_up = signal(SignalKind::hangup()).context("cannot listen for signals")?;
 
-    let shared = pods::Shared::read(args.config.as_deref())?;
+    let existing = if args.fresh { None } else { layout::look(&args.data).ok() };
+    let expected = args.pods.or(existing.map(|layout| layout.pods)).unwrap_or(layout::PODS_DEFAULT);
+    let shared = pods::Shared::read(args.config.as_deref(), expected)?;
     let nginx = find_nginx(args)?;
     let directory = Directory::open(&args.data, args.fresh, args.pods, args.http_port)?;
     let pods = directory.layout.pods;

@@ -2,10 +2,11 @@
 
 use super::children::Spec;
 use super::layout::{Directory, write_whole};
+use crate::cli::config::{Config, Sources};
 use crate::cli::fail;
 use anyhow::Context;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 /// What `up` decides for each pod and a shared configuration therefore cannot.
@@ -14,14 +15,23 @@ const OWN_KEYS: [&str; 5] = ["pod", "peers", "http", "fabric", "data"];
 /// The configuration that all pods have in common.
 #[derive(Clone, Debug, Default)]
 pub struct Shared {
+    file: Option<(PathBuf, String)>,
     table: Table,
 }
 
 impl Shared {
     /// # Errors
-    /// Where the file cannot be read, is no TOML, or names what `up` decides.
-    pub fn read(file: Option<&Path>) -> anyhow::Result<Self> {
-        let Some(file) = file else { return Ok(Self::default()) };
+    /// Where the file cannot be read, no pod could start with it, or it names what `up` decides.
+    pub fn read(file: Option<&Path>, pods: u16) -> anyhow::Result<Self> {
+        let shared = match file {
+            Some(file) => Self::read_file(file)?,
+            None => Self::default(),
+        };
+        shared.check(pods)?;
+        Ok(shared)
+    }
+
+    fn read_file(file: &Path) -> anyhow::Result<Self> {
         let shown = file.display();
         let text = std::fs::read_to_string(file)
             .map_err(|error| fail::usage(format!("--config {shown}: it cannot be read ({error})")))?;
@@ -36,7 +46,42 @@ impl Shared {
             ))
             .into());
         }
-        Ok(Self { table })
+        Ok(Self { file: Some((file.to_owned(), text)), table })
+    }
+
+    /// Every pod of so many would accept it; a fault is told with its place in the file.
+    fn check(&self, pods: u16) -> anyhow::Result<()> {
+        let peers: Vec<String> = (0..pods).map(|pod| format!("{pod}=127.0.0.1:1")).collect();
+        let own = [("pod", "0"), ("peers", &peers.join(",")), ("data", "pod-0")];
+        let mut flags: Vec<(String, String)> =
+            own.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        for (section, key, value) in self.defaults(pods) {
+            flags.push((format!("{section}.{key}"), value.to_string()));
+        }
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(name, _)| !is_own_variable(name))
+            .collect();
+        let file = self.file.as_ref().map(|(path, text)| (path.as_path(), text.as_str()));
+        Config::read(&Sources { file, environment, flags })
+            .map_err(|error| fail::usage(error.to_string()))?;
+        Ok(())
+    }
+
+    /// What fewer pods than the defaults ask for need, where it is not set.
+    fn defaults(&self, pods: u16) -> Vec<(&'static str, &'static str, i64)> {
+        let mut defaults = Vec::new();
+        if pods < 3 {
+            defaults.push(("cluster", "replicas", i64::from(pods)));
+        }
+        if pods < 2 {
+            defaults.push(("stock", "write_quorum", i64::from(pods)));
+        }
+        let is_set = |section: &str, key: &str| {
+            self.table.get(section).and_then(Value::as_table).is_some_and(|table| table.contains_key(key))
+        };
+        defaults.retain(|(section, key, _)| !is_set(section, key));
+        defaults
     }
 
     fn for_pod(&self, pod: u16, http_port: u16, directory: &Directory) -> Table {
@@ -51,21 +96,21 @@ impl Shared {
             Value::from(Table::from_iter([("pod".into(), Value::from(pod)), ("fabric".into(), local(port))]))
         });
         table.insert("peers".into(), Value::Array(peers.collect()));
-        // Fewer pods than the defaults ask for still make a cluster, as far as that can be.
-        let pods = i64::try_from(ports.len()).unwrap_or(i64::MAX);
-        set_default(&mut table, "cluster", "replicas", pods.min(3));
-        if pods < 2 {
-            set_default(&mut table, "stock", "write_quorum", pods);
+        for (section, key, value) in self.defaults(directory.layout.pods) {
+            let section = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
+            if let Some(section) = section.as_table_mut() {
+                section.insert(key.to_owned(), Value::from(value));
+            }
         }
         table
     }
 }
 
-fn set_default(table: &mut Table, section: &str, key: &str, value: i64) {
-    let section = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
-    if let Some(section) = section.as_table_mut() {
-        section.entry(key).or_insert(Value::from(value));
-    }
+/// Whether the environment names with it what belongs to one pod, and would give it to all.
+#[must_use]
+pub fn is_own_variable(name: &str) -> bool {
+    let key = name.strip_prefix("KASSA_").unwrap_or_default().to_ascii_lowercase();
+    key == "config" || OWN_KEYS.contains(&key.as_str())
 }
 
 /// Writes every pod's configuration and says how to start it.

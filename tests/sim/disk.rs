@@ -83,8 +83,12 @@ impl Disk {
         let store = &mut self.stores[at];
         let mut undo = Undo { last: store.last, ..Undo::default() };
         if let Some((position, record)) = &commit.log {
-            let next = store.last.map_or(*position, |last| last + 1);
-            assert_eq!(*position, next, "the log of {} has a gap or goes back", commit.store);
+            // A pod that restarts goes on behind its checkpoints, so there may be gaps.
+            assert!(
+                store.last.is_none_or(|last| last < *position),
+                "the log of {} goes back to {position}",
+                commit.store
+            );
             store.log.insert(*position, record.clone());
             store.last = Some(*position);
             undo.appended = Some(*position);
@@ -233,11 +237,11 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "has a gap")]
-    fn a_gap_in_the_log_is_noticed() {
+    #[should_panic(expected = "goes back to 1")]
+    fn a_log_that_goes_back_is_noticed() {
         let mut disk = Disk::default();
         disk.apply(&put(1, "a", "1", true));
-        disk.apply(&put(3, "a", "1", true));
+        disk.apply(&put(1, "a", "1", true));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use crate::adapter::{self, ClientId, Commit, Input, Message, Node, Outcome, Status};
 use crate::disk::{Disk, Reached};
 use crate::scenario::Scenario;
-use kassa_protocols::ids::PodId;
+use kassa_protocols::ids::{Module, PodId};
 use kassa_protocols::time::Time;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -157,19 +157,30 @@ impl Pod {
         self.crash_at = None;
         self.fail_persist = false;
         if let Some(Round { stage: Stage::Persisting, commits, .. }) = self.round.take() {
-            let mut all_durable = true;
-            for commit in &commits {
-                let mut reached =
-                    [Reached::Nothing, Reached::Written, Reached::Durable][rng.random_range(0..3)];
-                if commit.after_others && !all_durable {
-                    reached = Reached::Nothing;
-                }
-                all_durable &= reached == Reached::Durable;
-                self.disk.apply_partly(commit, reached);
-            }
+            self.leave_partly(&commits, rng);
         }
         if power {
             self.disk.crash(rng);
+        }
+    }
+
+    /// Leaves the commits of a round that was being persisted as a crash may: each store has a prefix of
+    /// its own, and what had to wait for others was not begun before they were durable.
+    fn leave_partly(&mut self, commits: &[Commit], rng: &mut ChaCha8Rng) {
+        let mut all_durable = true;
+        let mut stopped: Vec<Module> = Vec::new();
+        for commit in commits {
+            let begun = !stopped.contains(&commit.store) && (all_durable || !commit.after_others);
+            let reached = match rng.random_range(0..3) {
+                0 if begun => Reached::Durable,
+                1 if begun => Reached::Written,
+                _ => Reached::Nothing,
+            };
+            all_durable &= reached == Reached::Durable;
+            if reached == Reached::Nothing {
+                stopped.push(commit.store);
+            }
+            self.disk.apply_partly(commit, reached);
         }
     }
 

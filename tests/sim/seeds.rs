@@ -9,8 +9,8 @@ use std::time::Instant;
 
 /// Seeds of a plain `cargo test`: about a minute on two cores.
 const SEEDS_DEFAULT: u64 = 60;
-/// Failures after which a run stops: the rest would say the same.
-const FAILURES_MAX: usize = 5;
+/// Failures after which a run stops, unless `FAILURES` says another number: the rest would say the same.
+const FAILURES_MAX: u64 = 5;
 /// Seeds in which a deliberate break has to be found.
 #[cfg(feature = "breaks")]
 const BREAK_SEEDS_DEFAULT: u64 = 2_000;
@@ -120,7 +120,7 @@ struct Found {
     what: String,
 }
 
-fn run_seeds(first: u64, count: u64, failures_max: usize) -> (Totals, Vec<Found>) {
+fn run_seeds(first: u64, count: u64, failures_max: u64) -> (Totals, Vec<Found>) {
     note_panics();
     let next = AtomicU64::new(first);
     let shared = Mutex::new((Totals::default(), Vec::new()));
@@ -131,7 +131,7 @@ fn run_seeds(first: u64, count: u64, failures_max: usize) -> (Totals, Vec<Found>
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= first + count
-                        || shared.lock().expect("no panic under it").1.len() >= failures_max
+                        || shared.lock().expect("no panic under it").1.len() as u64 >= failures_max
                     {
                         return;
                     }
@@ -189,7 +189,8 @@ fn seeds_hold() {
         find_break(&name, first);
         return;
     }
-    let (totals, found) = run_seeds(first, number("SEEDS").unwrap_or(SEEDS_DEFAULT), FAILURES_MAX);
+    let failures = number("FAILURES").unwrap_or(FAILURES_MAX);
+    let (totals, found) = run_seeds(first, number("SEEDS").unwrap_or(SEEDS_DEFAULT), failures);
     totals.print();
     if !found.is_empty() {
         complain(&found);

@@ -66,3 +66,49 @@ pub fn judge(answers: &[(ReadState, Version)], read_quorum: usize, write_quorum:
         ReadVerdict::AskCoordinator
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::PodId;
+
+    fn at(round: u64, seq: u64) -> Version {
+        Version { ballot: Ballot::new(1, round, PodId(0)), seq }
+    }
+
+    /// Judges answers of (accepted, written) for three replicas of which two are a quorum.
+    fn verdict(answers: &[(Version, Version)]) -> ReadVerdict {
+        let state = |accepted: Version| ReadState {
+            // Promising more proves nothing.
+            promised: Ballot::new(1, 9, PodId(0)),
+            accepted,
+            committed: Version::ZERO,
+        };
+        let answers: Vec<_> = answers.iter().map(|&(accepted, written)| (state(accepted), written)).collect();
+        judge(&answers, 2, 2)
+    }
+
+    #[test]
+    fn one_answer_is_not_a_quorum() {
+        assert_eq!(verdict(&[(at(1, 5), at(1, 3))]), ReadVerdict::Wait);
+    }
+
+    #[test]
+    fn a_replica_that_lags_vouches_for_what_it_has() {
+        assert_eq!(verdict(&[(at(1, 4), at(1, 3)), (at(1, 5), at(1, 3))]), ReadVerdict::Return(1));
+    }
+
+    #[test]
+    fn a_write_under_way_waits_for_the_third_or_asks() {
+        let answers = [(at(1, 4), at(1, 3)), (at(1, 5), at(1, 5))];
+        assert_eq!(verdict(&answers), ReadVerdict::Wait);
+        let answers = [answers[0], answers[1], (at(1, 4), at(1, 3))];
+        assert_eq!(verdict(&answers), ReadVerdict::AskCoordinator);
+    }
+
+    #[test]
+    fn versions_of_other_ballots_prove_nothing() {
+        let answers = [(at(3, 3), at(1, 2)), (at(1, 2), at(1, 2)), (at(2, 2), at(0, 0))];
+        assert_eq!(verdict(&answers), ReadVerdict::AskCoordinator);
+    }
+}

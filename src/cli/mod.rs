@@ -15,6 +15,7 @@ pub mod noop;
 pub mod parent;
 mod place;
 mod print;
+pub mod serve;
 pub mod status;
 pub mod up;
 pub mod verify;
@@ -45,6 +46,8 @@ struct Cli {
 enum Command {
     /// Run a whole cluster on this machine: pods, and nginx in front (the default)
     Up(up::UpArgs),
+    /// Run one pod, by its configuration
+    Serve(serve::ServeArgs),
     /// Show pods, shards, leaders, lag and what is in flight
     Status(status::StatusArgs),
     /// Test that the cluster sells, charges and tells the truth
@@ -77,6 +80,7 @@ pub fn run() -> anyhow::Result<Exit> {
     let default = || Cli::parse_from(["kassa", "up"]).command;
     match cli.command.or_else(default) {
         Some(Command::Up(args)) => up::run(&args).map(|()| Exit::Done),
+        Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Status(args)) => status::run(&args),
         Some(Command::Verify(args)) => verify::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),

@@ -1,0 +1,256 @@
+//! The loop: wait, drain, read the clock, step, persist, send, reply.
+//!
+//! It runs on a thread of its own. It never waits for the network, only for its inbox, the time, and
+//! the disk. Load makes its rounds larger, not its queues longer: all that came in during one round's
+//! fsync is the next round.
+
+use super::clock::Clock;
+use super::handle::{Event, Handle};
+use super::news::News;
+use super::persist::Writers;
+use super::stores::{MODULES, Stores};
+use crate::fabric::{Admitted, Links};
+use crate::modules::request::Outcome;
+use crate::node::{self, ClientId, Input, Message, Node, Round};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use kassa_protocols::ids::PodId;
+use kassa_protocols::time::{Span, Time};
+use kassa_storage::ReadError;
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::io;
+use std::thread::JoinHandle;
+use tokio::sync::{mpsc, oneshot};
+
+/// Inputs of one round. More would make the first of them wait for the last; a round of this many
+/// already costs far more than its fsync.
+const INPUTS_MAX: usize = 4_096;
+/// What the pod says of itself to health checks is looked at this often.
+const LOOK_EVERY: Span = Span::from_millis(50);
+/// After a round that nothing came into, the loop rests for at least this long, even if the node
+/// wants to be woken at once again: it must not keep a core busy.
+const REST_MIN: Span = Span(200);
+
+/// Why a pod's logs could not be read back.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    #[error("{0}")]
+    Read(#[from] ReadError),
+    #[error("{0}: refill this pod under a new disk id")]
+    Log(String),
+}
+
+/// A node that has read back what its stores hold.
+pub struct Recovered {
+    node: Node,
+    me: PodId,
+    stores: Stores,
+}
+
+impl Recovered {
+    /// Makes the node of `config` from what `stores` hold.
+    ///
+    /// # Errors
+    /// If a log cannot be read or does not decode. The pod must not vote then.
+    pub fn read(config: node::Config, stores: Stores, clock: Clock) -> Result<Self, RecoverError> {
+        let me = config.me;
+        let mut node = Node::new(config, &stores, clock.now());
+        for module in MODULES {
+            for record in stores.of(module).log() {
+                let (position, record) = record?;
+                let recovered = node.recover(module, position, &record, &stores);
+                recovered.map_err(|error| RecoverError::Log(error.to_string()))?;
+            }
+        }
+        node.recovered(clock.now(), &stores);
+        Ok(Self { node, me, stores })
+    }
+
+    /// Starts the loop over `inbox`, which `handle` fills, on a thread of its own. Replies are handed
+    /// to their askers on the current tokio runtime. `lock` is held until the stores are closed.
+    ///
+    /// # Errors
+    /// If a thread cannot be started.
+    pub fn start(
+        self,
+        handle: Handle,
+        inbox: Receiver<Event>,
+        links: Links,
+        lock: File,
+    ) -> io::Result<JoinHandle<()>> {
+        let writers = Writers::start(self.stores.clone())?;
+        let (replies, batches) = mpsc::unbounded_channel();
+        tokio::spawn(hand_out(batches));
+        let news = News::new(self.me);
+        let event_loop = EventLoop {
+            node: self.node,
+            me: self.me,
+            stores: self.stores,
+            writers,
+            links,
+            clock: handle.clock(),
+            handle,
+            inbox,
+            clients: HashMap::new(),
+            replies,
+            own_frames: VecDeque::new(),
+            news,
+            look_at: Time(0),
+        };
+        std::thread::Builder::new().name("kassa-loop".to_owned()).spawn(move || {
+            event_loop.run();
+            drop(lock);
+        })
+    }
+}
+
+type Replies = Vec<(oneshot::Sender<Outcome>, Outcome)>;
+
+/// Wakes a round's askers from within the runtime: one wake-up from outside a round, not one a client.
+async fn hand_out(mut batches: mpsc::UnboundedReceiver<Replies>) {
+    while let Some(batch) = batches.recv().await {
+        for (reply, outcome) in batch {
+            // An error means that the client went away.
+            let _ = reply.send(outcome);
+        }
+    }
+}
+
+struct EventLoop {
+    node: Node,
+    me: PodId,
+    stores: Stores,
+    writers: Writers,
+    links: Links,
+    clock: Clock,
+    handle: Handle,
+    inbox: Receiver<Event>,
+    clients: HashMap<ClientId, oneshot::Sender<Outcome>>,
+    /// As many are in it at a time as requests are held, which the node bounds.
+    replies: mpsc::UnboundedSender<Replies>,
+    /// What the node said to itself in the last round.
+    own_frames: VecDeque<Vec<Message>>,
+    news: News,
+    look_at: Time,
+}
+
+impl EventLoop {
+    fn run(mut self) {
+        self.handle.readiness().open();
+        let mut events = Vec::new();
+        let mut idle = false;
+        loop {
+            self.wait(&mut events, idle);
+            // After the drain: what came in while this pod was stopped is judged by the time it is now.
+            let now = self.clock.now();
+            idle = self.own_frames.is_empty() && events.is_empty();
+            if !self.take_in(now, events.drain(..)) {
+                break;
+            }
+            self.node.tick(now, &self.stores);
+            let round = self.node.flush(now, &self.stores);
+            self.carry_out(round);
+            self.look(now);
+        }
+        self.handle.readiness().close("the pod is stopping");
+        // Those who asked learn that the outcome is not known, or that nothing was done.
+        self.inbox.try_iter().for_each(drop);
+    }
+
+    /// Waits until there is something to do, and takes what is there, up to a bound.
+    fn wait(&self, events: &mut Vec<Event>, idle: bool) {
+        if self.own_frames.is_empty() {
+            let mut until = self.node.next_wakeup().min(self.look_at);
+            if idle {
+                until = until.max(self.clock.now() + REST_MIN);
+            }
+            match self.inbox.recv_deadline(self.clock.instant(until)) {
+                Ok(event) => events.push(event),
+                Err(RecvTimeoutError::Timeout) => {}
+                // Nobody is left who could ask: the same as being told.
+                Err(RecvTimeoutError::Disconnected) => events.push(Event::Stop),
+            }
+        }
+        events.extend(self.inbox.try_iter().take(INPUTS_MAX - events.len()));
+    }
+
+    /// Steps the node through a round's inputs; `false` if the loop is to end.
+    fn take_in(&mut self, now: Time, events: impl Iterator<Item = Event>) -> bool {
+        while let Some(messages) = self.own_frames.pop_front() {
+            self.node.step(now, Input::Frame { from: self.me, messages }, &self.stores);
+        }
+        for event in events {
+            let input = match event {
+                Event::Ask { client, request, deadline, reply } => {
+                    self.clients.insert(client, reply);
+                    Input::Request { client, request, deadline }
+                }
+                Event::Gone { client } => {
+                    if self.clients.remove(&client).is_none() {
+                        continue;
+                    }
+                    Input::Gone { client }
+                }
+                Event::Fabric(event) => match self.links.admit(event) {
+                    Some(Admitted::Frame { from, messages }) => Input::Frame { from, messages },
+                    Some(Admitted::Link { peer, up }) => Input::Link { peer, up },
+                    None => continue,
+                },
+                Event::Status { reply } => {
+                    // An error means that nobody waits for it any more.
+                    let _ = reply.send(self.node.status());
+                    continue;
+                }
+                Event::Stop => return false,
+            };
+            self.node.step(now, input, &self.stores);
+        }
+        true
+    }
+
+    /// **Persist before send**: the one place where what a round says leaves the pod.
+    ///
+    /// Early frames promise nothing about this pod's disk, and replies rest on what earlier rounds made
+    /// durable. Everything else leaves when the round's commits are on the disk.
+    fn carry_out(&mut self, round: Round) {
+        let Round { early, commits, late, replies } = round;
+        self.send(early);
+        self.reply(replies);
+        self.writers.persist(commits);
+        self.send(late);
+    }
+
+    fn send(&mut self, frames: Vec<(PodId, Vec<Message>)>) {
+        for (to, messages) in frames {
+            if to == self.me {
+                self.own_frames.push_back(messages);
+            } else {
+                self.links.send(to, &messages);
+            }
+        }
+    }
+
+    fn reply(&mut self, replies: Vec<(ClientId, Outcome)>) {
+        let known = replies
+            .into_iter()
+            .filter_map(|(client, outcome)| self.clients.remove(&client).map(|reply| (reply, outcome)));
+        let batch: Replies = known.collect();
+        if !batch.is_empty() {
+            // An error means that the runtime is shutting down, and its clients with it.
+            let _ = self.replies.send(batch);
+        }
+    }
+
+    /// Publishes what the pod says of itself, now and then.
+    fn look(&mut self, now: Time) {
+        if now < self.look_at {
+            return;
+        }
+        self.look_at = now + LOOK_EVERY;
+        let status = self.node.status();
+        self.news.tell(&status);
+        if self.news.readiness_changed(&status) {
+            self.handle.readiness().publish(status.not_ready);
+        }
+    }
+}

@@ -35,9 +35,9 @@ impl Journal {
             self.floor = oldest;
         }
     }
-    /// The first entry after `seq`.
-    pub fn after(&self, seq: u64) -> Option<&(u64, Bytes)> {
-        self.entries.get(self.place(seq))
+    /// The entries after `seq`.
+    pub fn after(&self, seq: u64) -> impl Iterator<Item = &(u64, Bytes)> {
+        self.entries.range(self.place(seq)..)
     }
     /// How many entries are after `from` and not after `to`.
     pub fn between(&self, from: u64, to: u64) -> usize {
@@ -68,9 +68,9 @@ mod tests {
             journal.push(seq, Bytes::from_static(b"e"));
         }
         assert_eq!(journal.floor(), 3);
-        assert_eq!(journal.after(0).map(|(seq, _)| *seq), Some(4));
+        assert_eq!(journal.after(0).next().map(|(seq, _)| *seq), Some(4));
         assert_eq!(journal.between(5, 9), 4);
         journal.trim(10);
-        assert_eq!((journal.floor(), journal.after(10).map(|(seq, _)| *seq)), (10, Some(11)));
+        assert_eq!((journal.floor(), journal.after(10).next().map(|(seq, _)| *seq)), (10, Some(11)));
     }
 }

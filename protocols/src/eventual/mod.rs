@@ -9,8 +9,8 @@
 //! - An edit is merged, journalled and sent to the peers; it is durable once a majority's disks have it, or,
 //!   if no majority can be reached, once its own has.
 //! - A peer holds a prefix of each journal; it acknowledges how far, and asks for nothing: who
-//!   made the edits sends them again from there. A journal holds no contents: to one that is behind, an
-//!   entity is sent as it is now.
+//!   made the edits sends them again from there. A journal holds no contents: to one that is behind, a run
+//!   of entries is sent as one message with each of its entities once, as it is now.
 //! - An entity's digest is a sum over its items; that of a bucket the sum over its entities. Now and then,
 //!   and where a journal has been cut, a replica compares its buckets with a peer's, lists those that
 //!   differ and fetches the entities that do. What came from elsewhere than its maker spreads so.
@@ -48,7 +48,6 @@ pub use types::{
 use crate::effects;
 use crate::ids::{Ballot, PodId, Shard};
 use crate::time::{Span, Time};
-use bytes::Bytes;
 use compare::Comparison;
 use journal::Journal;
 use std::collections::{BTreeMap, VecDeque};
@@ -129,8 +128,6 @@ struct Peer {
     /// Up to where it holds this replica's journal; and up to where that was sent on this link.
     acked: u64,
     sent: u64,
-    /// Entities sent whole since the last time that all was sent, and the newest edit they had then.
-    whole: BTreeMap<Bytes, u64>,
     /// When it last acknowledged something new, or something was sent after nothing was due.
     progress_at: Time,
     comparison: Option<Comparison>,
@@ -161,7 +158,6 @@ impl Replica {
                 received,
                 acked,
                 sent: acked,
-                whole: BTreeMap::new(),
                 progress_at: now,
                 comparison: None,
                 compare_at: now + config.timing.compare + apart,
@@ -196,8 +192,10 @@ impl Replica {
                     self.journal.push(seq, entity);
                 }
             }
-            Record::Taken { from, seq, entity, items } => {
-                self.merge(&entity, &items, sets);
+            Record::Taken { from, seq, sets: taken } => {
+                for (entity, items) in &taken {
+                    self.merge(entity, items, sets);
+                }
                 self.advance(from, seq);
             }
             Record::Merged { entity, items } => {
@@ -240,8 +238,8 @@ impl Replica {
             return;
         }
         match message {
-            Message::Update { seq, prev, entity, items } => {
-                self.on_update(from, seq, prev, entity, items, promised, sets, fx);
+            Message::Update { seq, prev, sets: contents } => {
+                self.on_update(from, seq, prev, contents, promised, sets, fx);
             }
             Message::Ack { seq, under } => self.on_ack(now, from, seq, under, promised, sets, fx),
             Message::Behind { seq } => self.on_behind(now, from, seq, fx),

@@ -5,11 +5,17 @@ use super::{Effects, Owner, Replica, START_SHIFT};
 use crate::ids::{Ballot, PodId};
 use crate::time::Time;
 use bytes::Bytes;
+use std::collections::BTreeMap;
 
 /// Edits whose answer waits. More than a majority's disks take in a second; past it edits are shed.
 pub const EDITS_PENDING_MAX: usize = 8_192;
 /// Journal entries sent to a peer and not acknowledged: past it, it is caught up at its own pace.
 pub const WINDOW_ENTRIES: usize = 1_024;
+
+/// Entries in one message to a peer that is behind, and item bytes in it beyond the entity that reaches
+/// it: well below what a frame holds.
+const RUN_ENTRIES_MAX: usize = 256;
+const RUN_BYTES_MAX: usize = 256 * 1_024;
 
 /// An edit that is not answered yet.
 #[derive(Debug)]
@@ -54,7 +60,7 @@ impl Replica {
                 peer.progress_at = now;
             }
             peer.sent = seq;
-            let update = Message::Update { seq, prev, entity: entity.clone(), items: items.clone() };
+            let update = Message::Update { seq, prev, sets: vec![(entity.clone(), items.clone())] };
             if self.started { &mut fx.send_early } else { &mut fx.send }.push((pod, update));
         }
         fx.persist.push(Record::Edited { seq, entity, items });
@@ -81,21 +87,24 @@ impl Replica {
         from: PodId,
         seq: u64,
         prev: u64,
-        entity: Bytes,
-        items: Vec<Item>,
+        contents: Vec<(Bytes, Vec<Item>)>,
         promised: Ballot,
         sets: &mut dyn Sets,
         fx: &mut Effects,
     ) {
         let Some(received) = self.peers.get(&from).map(|peer| peer.received) else { return };
-        if seq > received {
-            let changed = self.merge(&entity, &items, sets);
-            if prev <= received {
-                self.advance(from, seq);
-                fx.persist.push(Record::Taken { from, seq, entity, items });
-            } else if changed {
-                // Something before it was lost on the way, and will be sent again.
-                fx.persist.push(Record::Merged { entity, items });
+        if seq > received && prev <= received {
+            for (entity, items) in &contents {
+                self.merge(entity, items, sets);
+            }
+            self.advance(from, seq);
+            fx.persist.push(Record::Taken { from, seq, sets: contents });
+        } else if seq > received {
+            // Something before it was lost on the way, and all will be sent again.
+            for (entity, items) in contents {
+                if self.merge(&entity, &items, sets) {
+                    fx.persist.push(Record::Merged { entity, items });
+                }
             }
         }
         self.acknowledge(from, promised, fx);
@@ -197,7 +206,6 @@ impl Replica {
     pub(super) fn rewind(&mut self, now: Time, pod: PodId) {
         if let Some(peer) = self.peers.get_mut(&pod) {
             peer.sent = peer.acked;
-            peer.whole.clear();
             peer.progress_at = now;
         }
     }
@@ -211,8 +219,8 @@ impl Replica {
         self.stream(pod, sets, fx);
     }
 
-    /// Sends a peer that is behind what it lacks, as far as the window allows: each entity once, as it
-    /// is now, at the place of the first edit that the peer lacks.
+    /// Sends a peer that is behind what it lacks, as far as the window allows. One message covers a run of
+    /// entries whole, so that what it claims does not rest on another having arrived.
     pub(super) fn stream(&mut self, pod: PodId, sets: &mut dyn Sets, fx: &mut Effects) {
         let newest = self.seq;
         let Some(peer) = self.peers.get_mut(&pod) else { return };
@@ -220,35 +228,28 @@ impl Replica {
             return;
         }
         if peer.sent < self.journal.floor() {
-            // Once: `sent` stays, and the next time is when time has passed or it has acknowledged.
+            // `sent` stays: it is told again when time has passed or it has acknowledged something.
             fx.send.push((pod, Message::Behind { seq: self.journal.floor() }));
             return;
         }
-        let mut room = WINDOW_ENTRIES.saturating_sub(self.journal.between(peer.acked, peer.sent));
-        let mut passed = None;
-        let mut at = peer.sent;
-        while room > 0
-            && let Some((seq, entity)) = self.journal.after(at)
-        {
-            at = *seq;
-            if peer.whole.get(entity).is_some_and(|held| *held >= *seq) {
-                passed = Some((*seq, entity.clone()));
-                continue;
+        while peer.sent < newest && self.journal.between(peer.acked, peer.sent) < WINDOW_ENTRIES {
+            let prev = peer.sent;
+            let mut run: BTreeMap<Bytes, Vec<Item>> = BTreeMap::new();
+            let mut bytes = 0;
+            for (seq, entity) in self.journal.after(prev).take(RUN_ENTRIES_MAX) {
+                if bytes >= RUN_BYTES_MAX {
+                    break;
+                }
+                peer.sent = *seq;
+                run.entry(entity.clone()).or_insert_with(|| {
+                    let items = sets.items(entity);
+                    bytes += items.iter().map(|item| item.body.len() + size_of::<Item>()).sum::<usize>();
+                    items
+                });
             }
-            passed = None;
-            room -= 1;
-            peer.whole.insert(entity.clone(), newest);
-            let items = sets.items(entity);
-            let update = Message::Update { seq: *seq, prev: peer.sent, entity: entity.clone(), items };
-            peer.sent = *seq;
-            fx.send.push((pod, update));
-        }
-        if let Some((seq, entity)) = passed {
-            fx.send.push((pod, Message::Update { seq, prev: peer.sent, entity, items: Vec::new() }));
-            peer.sent = seq;
-        }
-        if peer.sent == newest {
-            peer.whole.clear();
+            assert!(peer.sent > prev, "what is not trimmed is in the journal");
+            let sets = run.into_iter().collect();
+            fx.send.push((pod, Message::Update { seq: peer.sent, prev, sets }));
         }
     }
 }

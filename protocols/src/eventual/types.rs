@@ -72,7 +72,7 @@ pub fn item_digest(entity_seed: u64, id: OpId, body: &[u8]) -> u64 {
 /// | Contents | answer | their items, of the first ones asked for |
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
-    Update { seq: u64, prev: u64, entity: Bytes, items: Vec<Item> },
+    Update { seq: u64, prev: u64, sets: Vec<(Bytes, Vec<Item>)> },
     Ack { seq: u64, under: Ballot },
     Behind { seq: u64 },
     Stored { seq: u64 },
@@ -90,8 +90,8 @@ pub enum Record {
     Started { start: u64 },
     /// An edit taken here, with its place in the journal.
     Edited { seq: u64, entity: Bytes, items: Vec<Item> },
-    /// An entry of a peer's journal.
-    Taken { from: PodId, seq: u64, entity: Bytes, items: Vec<Item> },
+    /// What a peer's journal has up to `seq`, from where it was held before.
+    Taken { from: PodId, seq: u64, sets: Vec<(Bytes, Vec<Item>)> },
     /// Items that came out of the order of their journal, or by comparison.
     Merged { entity: Bytes, items: Vec<Item> },
     /// After a comparison: the peer's journal up to here is held.

@@ -1,0 +1,493 @@
+//! Replicas, links and disks in one place, with books of its own: what was acknowledged, and where.
+
+use bytes::Bytes;
+use kassa_protocols::eventual::{
+    BUCKETS, Config, Durable, Effects, Event, Item, Merged, Message, Record, Replica, Sets, Timing,
+    bucket_of, entity_seed, item_digest,
+};
+use kassa_protocols::ids::{Ballot, Module, OpId, PodId, Shard};
+use kassa_protocols::time::{Span, Time};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::Write as _;
+
+/// Sets as plain as can be: of two items with one id the bytewise smaller body stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Union(pub BTreeMap<Bytes, BTreeMap<OpId, Bytes>>);
+
+impl Union {
+    fn digest_of(&self, entity: &[u8]) -> u64 {
+        let seed = entity_seed(entity, 0);
+        let items = self.0.get(entity).into_iter().flatten();
+        items.fold(0, |sum, (id, body)| sum.wrapping_add(item_digest(seed, *id, body)))
+    }
+    fn has(&self, id: OpId) -> bool {
+        self.0.values().any(|items| items.contains_key(&id))
+    }
+    pub fn buckets(&self) -> Vec<u64> {
+        let mut buckets = vec![0_u64; usize::from(BUCKETS)];
+        for entity in self.0.keys() {
+            let bucket = &mut buckets[usize::from(bucket_of(entity))];
+            *bucket = bucket.wrapping_add(self.digest_of(entity));
+        }
+        buckets
+    }
+}
+
+impl Sets for Union {
+    fn merge(&mut self, entity: &[u8], items: &[Item]) -> Merged {
+        let before = self.digest_of(entity);
+        let set = self.0.entry(Bytes::copy_from_slice(entity)).or_default();
+        for Item { id, body } in items {
+            let known = set.entry(*id).or_insert_with(|| body.clone());
+            if body < known {
+                *known = body.clone();
+            }
+        }
+        let after = self.digest_of(entity);
+        Merged { changed: before != after, before, after }
+    }
+    fn items(&mut self, entity: &[u8]) -> Vec<Item> {
+        let items = self.0.get(entity).into_iter().flatten();
+        items.map(|(id, body)| Item { id: *id, body: body.clone() }).collect()
+    }
+    fn digest(&mut self, entity: &[u8]) -> u64 {
+        self.digest_of(entity)
+    }
+    fn list(&mut self, bucket: u8) -> Vec<(Bytes, u64)> {
+        let entities = self.0.keys().filter(|entity| bucket_of(entity) == bucket);
+        entities.map(|entity| (entity.clone(), self.digest_of(entity))).collect()
+    }
+}
+
+struct Pod {
+    /// `None` while it is down.
+    replica: Option<Replica>,
+    sets: Union,
+    promised: Ballot,
+    /// On disk.
+    checkpoint: (Durable, Union),
+    log: Vec<Record>,
+    on_disk: BTreeSet<OpId>,
+    /// Not yet on disk, and what waits for it.
+    unsynced: Vec<Record>,
+    held: Vec<(PodId, Message)>,
+    /// Edits taken: number → (id, ballot it was taken under).
+    edits: BTreeMap<u64, (OpId, Option<Ballot>)>,
+}
+
+impl Pod {
+    /// What was persisted is on disk.
+    fn sync(&mut self) {
+        for record in self.unsynced.drain(..) {
+            match &record {
+                Record::Edited { items, .. } | Record::Merged { items, .. } => {
+                    self.on_disk.extend(items.iter().map(|item| item.id));
+                }
+                Record::Taken { sets, .. } => {
+                    self.on_disk.extend(sets.iter().flat_map(|(_, items)| items).map(|item| item.id));
+                }
+                Record::Started { .. } | Record::Compared { .. } => {}
+            }
+            self.log.push(record);
+        }
+    }
+}
+
+pub struct World {
+    pub now: Time,
+    pods: BTreeMap<PodId, Pod>,
+    links: BTreeMap<(PodId, PodId), VecDeque<Message>>,
+    up: BTreeSet<(PodId, PodId)>,
+    /// Whether disks are done at once.
+    pub auto_sync: bool,
+    /// Whether digests are counted anew at every step.
+    pub checks_digests: bool,
+    /// What owners acknowledged with a majority: in every later owner's union.
+    acknowledged: Vec<(Ballot, OpId)>,
+    pub trace: Option<String>,
+    /// Updates delivered, and the items in them.
+    pub delivered: (usize, usize),
+}
+
+pub fn id(n: u64) -> OpId {
+    OpId(u128::from(n))
+}
+
+impl World {
+    pub fn new(n: u8) -> Self {
+        let ids: Vec<PodId> = (1..=n).map(PodId).collect();
+        let pod = || Pod {
+            replica: None,
+            sets: Union::default(),
+            promised: Ballot::ZERO,
+            checkpoint: Default::default(),
+            log: Vec::new(),
+            on_disk: BTreeSet::new(),
+            unsynced: Vec::new(),
+            held: Vec::new(),
+            edits: BTreeMap::new(),
+        };
+        let mut world = Self {
+            now: Time(0),
+            pods: ids.iter().map(|&id| (id, pod())).collect(),
+            links: BTreeMap::new(),
+            up: BTreeSet::new(),
+            auto_sync: true,
+            checks_digests: true,
+            acknowledged: Vec::new(),
+            trace: None,
+            delivered: (0, 0),
+        };
+        for id in ids {
+            world.start(id);
+        }
+        world
+    }
+
+    pub fn ids(&self) -> Vec<PodId> {
+        self.pods.keys().copied().collect()
+    }
+    fn majority(&self) -> usize {
+        self.pods.len() / 2 + 1
+    }
+    pub fn runs(&self, pod: PodId) -> bool {
+        self.pods[&pod].replica.is_some()
+    }
+    pub fn replica(&self, pod: PodId) -> &Replica {
+        self.pods[&pod].replica.as_ref().expect("the script names a pod that runs")
+    }
+    pub fn sets(&self, pod: PodId) -> &Union {
+        &self.pods[&pod].sets
+    }
+    pub fn promised(&self, pod: PodId) -> Ballot {
+        self.pods[&pod].promised
+    }
+
+    fn note(&mut self, text: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            writeln!(trace, "{}", text()).expect("a string takes all");
+        }
+    }
+
+    fn step(
+        &mut self,
+        pod: PodId,
+        input: impl FnOnce(&mut Replica, Time, Ballot, &mut Union, &mut Effects) -> Option<u64>,
+    ) -> Option<u64> {
+        let now = self.now;
+        let state = self.pods.get_mut(&pod).expect("a pod of the world");
+        let replica = state.replica.as_mut()?;
+        let mut fx = Effects::new();
+        let seq = input(replica, now, state.promised, &mut state.sets, &mut fx);
+        if self.checks_digests {
+            let counted = replica.digests().to_vec();
+            assert_eq!(counted, state.sets.buckets(), "{pod}: digests are those of the sets");
+        }
+        state.unsynced.append(&mut fx.persist);
+        state.held.append(&mut fx.send);
+        for (to, message) in fx.send_early {
+            self.put(pod, to, message);
+        }
+        for event in fx.events {
+            self.observe(pod, event);
+        }
+        if self.auto_sync {
+            self.sync(pod);
+        }
+        seq
+    }
+
+    /// What was persisted is on disk: what waited for it leaves.
+    pub fn sync(&mut self, pod: PodId) {
+        let state = self.pods.get_mut(&pod).expect("a pod of the world");
+        state.sync();
+        for (to, message) in std::mem::take(&mut state.held) {
+            if to == pod {
+                self.step(pod, |replica, now, promised, sets, fx| {
+                    replica.handle(now, pod, message, promised, sets, fx);
+                    None
+                });
+            } else {
+                self.put(pod, to, message);
+            }
+        }
+    }
+
+    fn put(&mut self, from: PodId, to: PodId, message: Message) {
+        if self.up.contains(&(from, to)) {
+            self.links.entry((from, to)).or_default().push_back(message);
+        }
+    }
+
+    fn observe(&mut self, pod: PodId, event: Event) {
+        match event {
+            Event::Durable { seq } => {
+                let (op, ballot) = self.pods[&pod].edits[&seq];
+                let with_majority = self.replica(pod).reaches_majority();
+                let on_disk = self.pods.values().filter(|pod| pod.on_disk.contains(&op)).count();
+                assert!(
+                    self.pods[&pod].on_disk.contains(&op),
+                    "{pod} acknowledged what is not on its own disk"
+                );
+                if with_majority {
+                    assert!(on_disk >= self.majority(), "{pod} acknowledged what no majority has on disk");
+                    self.acknowledged.extend(ballot.map(|ballot| (ballot, op)));
+                }
+                let how = if with_majority { "" } else { ", alone" };
+                self.note(|| format!("{pod} acknowledges {}{how}", op.0));
+            }
+            Event::Fenced { seq } => {
+                let (op, _) = self.pods[&pod].edits[&seq];
+                self.note(|| format!("{pod} is fenced with {}", op.0));
+            }
+            Event::Owning { ballot } => {
+                for (older, op) in &self.acknowledged {
+                    let held = *older > ballot || self.pods[&pod].sets.has(*op);
+                    assert!(held, "{pod} owns without {} that was acknowledged under {older}", op.0);
+                }
+                self.note(|| format!("{pod} owns under {ballot}"));
+            }
+        }
+    }
+
+    pub fn edit(&mut self, pod: PodId, entity: &str, n: u64, body: &str) {
+        let items = vec![Item { id: id(n), body: Bytes::copy_from_slice(body.as_bytes()) }];
+        let entity = Bytes::copy_from_slice(entity.as_bytes());
+        let Some(replica) = &self.pods[&pod].replica else { return };
+        let ballot = replica.owning();
+        // The number is needed before its event, which a single replica gives in the same breath.
+        let auto = std::mem::replace(&mut self.auto_sync, false);
+        let seq = self.step(pod, |replica, now, _, sets, fx| replica.edit(now, entity, items, sets, fx));
+        if let Some(seq) = seq {
+            let state = self.pods.get_mut(&pod).expect("a pod of the world");
+            state.edits.insert(seq, (id(n), ballot));
+        }
+        self.auto_sync = auto;
+        if auto {
+            self.sync(pod);
+        }
+    }
+
+    /// The pods of `voters` promise a ballot above all, and `pod`, one of them, owns under it.
+    pub fn elect(&mut self, pod: PodId, voters: &[PodId]) {
+        assert!(voters.contains(&pod) && voters.len() >= self.majority(), "a majority elects");
+        let highest = self.pods.values().map(|pod| pod.promised).max().unwrap_or_default();
+        let ballot = Ballot { epoch: 1, ..highest }.next(pod);
+        for voter in voters {
+            self.promise(*voter, ballot);
+        }
+        self.step(pod, |replica, now, promised, _, fx| {
+            replica.own(now, ballot, promised, fx);
+            None
+        });
+    }
+
+    pub fn promise(&mut self, pod: PodId, ballot: Ballot) {
+        let state = self.pods.get_mut(&pod).expect("a pod of the world");
+        state.promised = state.promised.max(ballot);
+    }
+
+    /// A former owner learns that it is none.
+    pub fn depose(&mut self, pod: PodId) {
+        self.step(pod, |replica, _, _, _, fx| {
+            replica.disown(fx);
+            None
+        });
+    }
+
+    pub fn tick(&mut self, pod: PodId) {
+        self.step(pod, |replica, now, _, sets, fx| {
+            replica.tick(now, sets, fx);
+            None
+        });
+    }
+
+    pub fn link(&mut self, from: PodId, to: PodId, up: bool) {
+        let up = up && self.runs(from) && self.runs(to);
+        if up == self.up.contains(&(from, to)) {
+            return;
+        }
+        if up {
+            self.up.insert((from, to));
+        } else {
+            self.up.remove(&(from, to));
+            self.links.remove(&(from, to));
+        }
+        self.step(from, |replica, now, promised, sets, fx| {
+            replica.link(now, to, up, promised, sets, fx);
+            None
+        });
+    }
+
+    pub fn crash(&mut self, pod: PodId) {
+        let state = self.pods.get_mut(&pod).expect("a pod of the world");
+        state.replica = None;
+        state.unsynced.clear();
+        state.held.clear();
+        for other in self.ids() {
+            self.up.remove(&(pod, other));
+            self.links.remove(&(pod, other));
+            self.link(other, pod, false);
+        }
+    }
+
+    pub fn start(&mut self, pod: PodId) {
+        if self.runs(pod) {
+            return;
+        }
+        let replicas = self.ids();
+        let config = Config {
+            shard: Shard::new(Module::Order, 0),
+            me: pod,
+            replicas: replicas.clone(),
+            timing: Timing::default(),
+        };
+        let state = self.pods.get_mut(&pod).expect("a pod of the world");
+        let (durable, sets) = state.checkpoint.clone();
+        state.sets = sets;
+        let mut replica = Replica::new(config, durable, self.now);
+        for record in state.log.clone() {
+            replica.recover(record, &mut state.sets);
+        }
+        state.replica = Some(replica);
+        self.step(pod, |replica, _, _, _, fx| {
+            replica.recovered(fx);
+            None
+        });
+        for other in replicas.into_iter().filter(|&other| other != pod) {
+            self.link(pod, other, true);
+            self.link(other, pod, true);
+        }
+    }
+
+    /// Writes the sets, with all that is on its way to the disk.
+    pub fn checkpoint(&mut self, pod: PodId) {
+        self.sync(pod);
+        let state = self.pods.get_mut(&pod).expect("a pod of the world");
+        // Syncing handles what this pod told itself, which may have persisted more.
+        state.sync();
+        if let Some(replica) = &state.replica {
+            state.checkpoint = (replica.durable(), state.sets.clone());
+            state.log.clear();
+        }
+    }
+
+    /// Hands over the first message of a link; whether there was one.
+    pub fn deliver(&mut self, from: PodId, to: PodId) -> bool {
+        let Some(message) = self.links.get_mut(&(from, to)).and_then(VecDeque::pop_front) else {
+            return false;
+        };
+        if let Message::Update { sets, .. } = &message {
+            self.delivered.0 += 1;
+            self.delivered.1 += sets.iter().map(|(_, items)| items.len()).sum::<usize>();
+        }
+        self.note(|| format!("{from} → {to}: {}", shown(&message)));
+        self.step(to, |replica, now, promised, sets, fx| {
+            replica.handle(now, from, message, promised, sets, fx);
+            None
+        });
+        true
+    }
+
+    /// Loses, doubles or delays the first message of a link.
+    pub fn lose(&mut self, from: PodId, to: PodId) {
+        self.links.entry((from, to)).or_default().pop_front();
+    }
+    pub fn double(&mut self, from: PodId, to: PodId) {
+        let link = self.links.entry((from, to)).or_default();
+        link.extend(link.front().cloned());
+    }
+    pub fn delay(&mut self, from: PodId, to: PodId) {
+        let link = self.links.entry((from, to)).or_default();
+        let first = link.pop_front();
+        link.extend(first);
+    }
+
+    /// Time passes, and all links work.
+    pub fn run(&mut self, span: Span) {
+        let end = self.now + span;
+        loop {
+            self.settle();
+            let running: Vec<PodId> = self.ids().into_iter().filter(|&pod| self.runs(pod)).collect();
+            let next = running.iter().map(|&pod| self.replica(pod).next_wakeup()).min();
+            let Some(next) = next.filter(|next| *next <= end) else { break };
+            self.now = self.now.max(next);
+            for pod in running {
+                self.tick(pod);
+            }
+        }
+        self.now = self.now.max(end);
+    }
+
+    pub fn settle(&mut self) {
+        let pods = self.ids();
+        loop {
+            let mut moved = false;
+            for &from in &pods {
+                for &to in &pods {
+                    while self.deliver(from, to) {
+                        moved = true;
+                    }
+                }
+                self.sync(from);
+            }
+            if !moved && self.links.values().all(VecDeque::is_empty) {
+                break;
+            }
+        }
+    }
+
+    pub fn state_of(&self, pod: PodId) -> String {
+        let Some(replica) = &self.pods[&pod].replica else { return format!("{pod} down") };
+        let mut text = format!("{pod}");
+        for (entity, items) in &self.sets(pod).0 {
+            let ids: Vec<String> = items.keys().map(|id| id.0.to_string()).collect();
+            let _ = write!(text, " {}={{{}}}", String::from_utf8_lossy(entity), ids.join(","));
+        }
+        let durable = replica.durable();
+        let _ = write!(text, ", journal of {}, {} waiting", durable.journal.len(), replica.positions().1);
+        text
+    }
+}
+
+/// A number without the start that it counts from.
+fn short(seq: u64) -> String {
+    let (start, n) = (seq >> 40, seq & ((1 << 40) - 1));
+    format!("{start}.{n}")
+}
+
+fn shown(message: &Message) -> String {
+    let ids = |items: &[Item]| {
+        let ids: Vec<String> = items.iter().map(|item| item.id.0.to_string()).collect();
+        ids.join(",")
+    };
+    let contents = |sets: &[(Bytes, Vec<Item>)]| {
+        let set = |(entity, items): &(Bytes, Vec<Item>)| {
+            format!("{}={{{}}}", String::from_utf8_lossy(entity), ids(items))
+        };
+        sets.iter().map(set).collect::<Vec<_>>().join(" ")
+    };
+    let name = |entity: &Bytes| String::from_utf8_lossy(entity).into_owned();
+    match message {
+        Message::Update { seq, prev, sets } => {
+            format!("Update {} after {}: {}", short(*seq), short(*prev), contents(sets))
+        }
+        Message::Ack { seq, under } => format!("Ack {} under {under}", short(*seq)),
+        Message::Behind { seq } => format!("Behind {}", short(*seq)),
+        Message::Stored { seq } => format!("Stored {}", short(*seq)),
+        Message::Compare { ballot, buckets, .. } => {
+            let under = ballot.map_or_else(String::new, |ballot| format!(" under {ballot}"));
+            format!("Compare {} buckets{under}", buckets.len())
+        }
+        Message::Compared { seq, entities, more, .. } => {
+            let names: Vec<String> = entities.iter().map(|(entity, _)| name(entity)).collect();
+            format!("Compared at {}: [{}] and {} buckets more", short(*seq), names.join(" "), more.len())
+        }
+        Message::NotUnder { promised, .. } => format!("NotUnder, promised {promised}"),
+        Message::Want { entities, .. } => {
+            let names: Vec<String> = entities.iter().map(name).collect();
+            format!("Want [{}]", names.join(" "))
+        }
+        Message::Contents { sets, .. } => format!("Contents {}", contents(sets)),
+    }
+}

@@ -187,19 +187,16 @@ impl Found {
             let place_of_name = place(name.span().start);
             let is_section = KEYS.iter().any(|key| key.path.split('.').next() == Some(name.get_ref()))
                 && find(name.get_ref()).is_none();
-            match value.get_ref() {
-                DeValue::Table(section) if is_section => {
-                    for (inner, value) in section {
-                        let path = format!("{}.{}", name.get_ref(), inner.get_ref());
-                        let place = place(inner.span().start);
-                        let key = find(&path).ok_or_else(|| unknown(&place, &path))?;
-                        self.set(key, from_toml(key, value), place)?;
-                    }
-                }
-                _ => {
-                    let key = find(name.get_ref()).ok_or_else(|| unknown(&place_of_name, name.get_ref()))?;
-                    self.set(key, from_toml(key, value), place_of_name)?;
-                }
+            let Some(section) = value.get_ref().as_table().filter(|_| is_section) else {
+                let key = find(name.get_ref()).ok_or_else(|| unknown(&place_of_name, name.get_ref()))?;
+                self.set(key, from_toml(key, value), place_of_name)?;
+                continue;
+            };
+            for (inner, value) in section {
+                let path = format!("{}.{}", name.get_ref(), inner.get_ref());
+                let place = place(inner.span().start);
+                let key = find(&path).ok_or_else(|| unknown(&place, &path))?;
+                self.set(key, from_toml(key, value), place)?;
             }
         }
         Ok(())
@@ -218,7 +215,7 @@ impl Found {
             }
         }
         let refuse = |found: &Self, path: &str, what: String| ConfigError { place: found.place(path), what };
-        for key in KEYS.iter().filter(|key| !self.values.contains_key(key.path)) {
+        if let Some(key) = KEYS.iter().find(|key| !self.values.contains_key(key.path)) {
             let what = format!("it must be set: in the file, by {}, or by --set", variable(key));
             return Err(refuse(&self, key.path, what));
         }

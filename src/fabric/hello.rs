@@ -3,10 +3,9 @@
 //! The dialer sends a [`Hello`]; the accepter answers with its own or says why not. What differs is
 //! refused, never worked around: two pods that hash keys or count votes differently corrupt each other.
 
-use super::identity::{DiskId, Formed};
+use super::identity::{ClusterId, DiskId, Formed};
 use kassa_protocols::ids::PodId;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 
 /// The largest handshake frame: a hundred disk ids and all terms fit twice.
 pub const HELLO_BYTES_MAX: usize = 8 << 10;
@@ -46,7 +45,7 @@ pub enum Refusal {
     #[error("it is {theirs}, expected {expected}")]
     WrongPod { theirs: PodId, expected: PodId },
     #[error("it belongs to another cluster ({theirs}; this is {ours})")]
-    OtherCluster { theirs: Formed, ours: Formed },
+    OtherCluster { theirs: ClusterId, ours: ClusterId },
     #[error("the disk of {pod} is {theirs}, but the cluster knows {ours}: that pod must be replaced")]
     OtherDisk { pod: PodId, theirs: DiskId, ours: DiskId },
 }
@@ -105,7 +104,7 @@ impl Hello {
         if let Some(other) = &theirs.formed
             && other.cluster != ours.cluster
         {
-            return Err(Refusal::OtherCluster { theirs: other.clone(), ours: ours.clone() });
+            return Err(Refusal::OtherCluster { theirs: other.cluster, ours: ours.cluster });
         }
         match ours.disks.get(&theirs.pod) {
             None => Err(Refusal::UnknownPod { theirs: theirs.pod }),
@@ -115,12 +114,6 @@ impl Hello {
             }
             Some(_) => Ok(()),
         }
-    }
-}
-
-impl fmt::Display for Formed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.cluster)
     }
 }
 

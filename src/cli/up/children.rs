@@ -18,7 +18,7 @@ use tokio::sync::watch;
 /// A child that ended is started again after this.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 /// Children have this long to end by themselves: all must be down within 5 s.
-const STOP_WITHIN: Duration = Duration::from_millis(3500);
+const STOP_WITHIN: Duration = Duration::from_millis(4500);
 
 /// What to run, and where to write down that it runs.
 #[derive(Clone, Debug)]

@@ -272,11 +272,12 @@ async fn welcome(directory: &Directory, http_ports: &[u16], nginx: Option<u16>) 
 /// Five lines to paste into a shell.
 fn tour(shop: &str) -> String {
     let id = r#"cut -d'"' -f4"#;
+    let curl = r"curl -sw '\n'";
     format!(
-        r#"  USER=$(curl -sX POST {shop}/payment/create_user | {id}); curl -X POST {shop}/payment/add_funds/$USER/100
-  ITEM=$(curl -sX POST {shop}/stock/item/create/7.25 | {id}); curl -X POST {shop}/stock/add/$ITEM/10
-  ORDER=$(curl -sX POST {shop}/orders/create/$USER | {id}); curl -X POST {shop}/orders/addItem/$ORDER/$ITEM/2
-  curl -X POST {shop}/orders/checkout/$ORDER
-  curl {shop}/payment/find_user/$USER {shop}/stock/find/$ITEM"#
+        r#"  U=$(curl -sX POST {shop}/payment/create_user | {id}); {curl} -X POST {shop}/payment/add_funds/$U/100
+  I=$(curl -sX POST {shop}/stock/item/create/7.25 | {id}); {curl} -X POST {shop}/stock/add/$I/10
+  O=$(curl -sX POST {shop}/orders/create/$U | {id}); {curl} -X POST {shop}/orders/addItem/$O/$I/2
+  {curl} -X POST {shop}/orders/checkout/$O
+  {curl} {shop}/payment/find_user/$U {shop}/stock/find/$I"#
     )
 }

@@ -1,5 +1,7 @@
 //! `kassa serve` as a process: what it refuses and with which exit code, how it forms and ends.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails it by panicking")]
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;

@@ -286,10 +286,8 @@ impl Payments {
     /// What `pay` or `cancel` of the order was told under `key`, if it took effect.
     pub fn credited(&self, view: &mut View<'_>, order: &OrderRef, key: OpId) -> Option<Answer> {
         let user = self.user(view, &order.user)?.incarnation;
-        match credit_answer(&self.order(view, order).ok()?, key, user, order)? {
-            Outcome::Done(answer) => Some(answer),
-            _ => None,
-        }
+        let known = credit_answer(&self.order(view, order).ok()?, key, user, order);
+        if let Some(Outcome::Done(answer)) = known { Some(answer) } else { None }
     }
 
     /// Whether a payment of this user for the order stands.

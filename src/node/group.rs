@@ -6,6 +6,8 @@
 //! it has been acknowledged. Either way `submit` and `read` give an outcome later, or none if the leader
 //! is deposed: whoever asked asks the next one.
 
+#![expect(clippy::too_many_arguments, reason = "a step carries its time, the disk and the outbox besides")]
+
 use super::config::{Config, Protocol};
 use super::message::{Message, Record};
 use super::outbox::Outbox;

@@ -118,11 +118,7 @@ impl Ingress {
         deadline: Time,
         map: &Map<'_>,
     ) -> Vec<Action> {
-        let stage = match &request.op {
-            Op::AddItem { .. } => Stage::Price,
-            Op::LoadItems { .. } | Op::LoadOrders { .. } | Op::LoadUsers { .. } => Stage::LogBatch,
-            _ => Stage::Main,
-        };
+        let stage = if request.op.is_load() { Stage::LogBatch } else { first_stage(&request.op, None) };
         let pending = Pending {
             request,
             deadline,
@@ -253,11 +249,9 @@ impl Ingress {
             Ask::OfOrder { .. } | Ask::Owner { .. } | Ask::Load { .. } => return false,
             Ask::Loaded { .. } | Ask::OrderBatch { .. } | Ask::Log { .. } => return false,
         };
-        let anywhere = match &request.op {
-            Op::CreateOrder { .. } | Op::RemoveItem { .. } | Op::FindOrder { .. } => true,
-            Op::AddItem { .. } => price.is_some(),
-            _ => false,
-        };
+        let anywhere =
+            matches!(request.op, Op::CreateOrder { .. } | Op::RemoveItem { .. } | Op::FindOrder { .. })
+                || (matches!(request.op, Op::AddItem { .. }) && price.is_some());
         if anywhere {
             asked.question.ask = Ask::Anywhere { request, incarnation, price };
         }
@@ -329,10 +323,7 @@ impl Ingress {
         match (&mut pending.stage, tell) {
             (Stage::FindBatch, Tell::Batch(batch)) => {
                 // The record just read routes it, even if this pod has not applied it yet.
-                pending.stage = match pending.request.op {
-                    Op::AddItem { .. } if pending.price.is_none() => Stage::Price,
-                    _ => Stage::Main,
-                };
+                pending.stage = first_stage(&pending.request.op, pending.price);
                 let known = map.order_batch;
                 let order_batch = |index: u64| {
                     known(index).filter(|b| b.incarnation >= batch.incarnation).or(Some(batch.clone()))
@@ -422,23 +413,27 @@ fn order_of(op: &Op) -> Option<&OrderId> {
 
 /// The user in an operation that names an order as well.
 fn payer_of(op: &Op) -> Option<&crate::modules::request::UserId> {
-    match op {
-        Op::PayOrder { user, .. } | Op::CancelPayment { user, .. } | Op::PaymentStatus { user, .. } => {
-            Some(user)
-        }
-        _ => None,
+    if let Op::PayOrder { user, .. } | Op::CancelPayment { user, .. } | Op::PaymentStatus { user, .. } = op {
+        return Some(user);
     }
+    None
 }
 
 fn load_of(op: &Op) -> Option<Load> {
-    match *op {
-        Op::LoadOrders { n, n_items, n_users, item_price } => {
-            Some(Load::Orders { n, n_items, n_users, item_price })
-        }
-        Op::LoadItems { n, stock, price } => Some(Load::Items { n, stock, price }),
-        Op::LoadUsers { n, credit } => Some(Load::Users { n, credit }),
-        _ => None,
+    if let Op::LoadOrders { n, n_items, n_users, item_price } = *op {
+        Some(Load::Orders { n, n_items, n_users, item_price })
+    } else if let Op::LoadItems { n, stock, price } = *op {
+        Some(Load::Items { n, stock, price })
+    } else if let Op::LoadUsers { n, credit } = *op {
+        Some(Load::Users { n, credit })
+    } else {
+        None
     }
+}
+
+/// An addition needs the item's price first.
+const fn first_stage(op: &Op, price: Option<Money>) -> Stage {
+    if matches!(op, Op::AddItem { .. }) && price.is_none() { Stage::Price } else { Stage::Main }
 }
 
 /// The shard whose leader does the operation itself.

@@ -4,6 +4,8 @@
 //! they are merged here, and neither logged nor sent. So a payment shard is checkpointed only together with
 //! its order shard, which is durable first; what is newer is derived again from the payment log.
 
+#![expect(clippy::too_many_arguments, reason = "a step carries its time, the disk and the outbox besides")]
+
 use super::config::Config;
 use super::message::{Message, Record};
 use super::outbox::Outbox;

@@ -3,6 +3,8 @@
 //!
 //! This file takes questions in and passes outcomes on; `checkout` follows the checkouts.
 
+#![expect(clippy::too_many_arguments, reason = "a step carries its time, the disk and the outbox besides")]
+
 use super::admission::{Admission, Verdict};
 use super::checkout::Checkouts;
 use super::config::Config;
@@ -255,15 +257,12 @@ impl PaymentShard {
             return self.then(asker, outcome, disk, out);
         }
         let key = request.key;
-        match request.op {
-            Op::PayOrder { amount, .. } => {
-                self.submit(Command::PayOrder { key, order, amount }, Waiter::Ask(asker), disk, out);
-            }
-            Op::CancelPayment { .. } => {
-                self.submit(Command::Cancel { key, order }, Waiter::Ask(asker), disk, out);
-            }
-            Op::PaymentStatus { .. } => self.read(Command::Status { order }, Waiter::Ask(asker), disk, out),
-            _ => {}
+        if let Op::PayOrder { amount, .. } = request.op {
+            self.submit(Command::PayOrder { key, order, amount }, Waiter::Ask(asker), disk, out);
+        } else if matches!(request.op, Op::CancelPayment { .. }) {
+            self.submit(Command::Cancel { key, order }, Waiter::Ask(asker), disk, out);
+        } else if matches!(request.op, Op::PaymentStatus { .. }) {
+            self.read(Command::Status { order }, Waiter::Ask(asker), disk, out);
         }
     }
 
@@ -548,7 +547,12 @@ impl PaymentShard {
                     self.tell(asker, Outcome::Done(answer), out);
                 }
                 payment::Outcome::Overwritten => self.say(asker, Tell::Overwritten { batch: None }, out),
-                _ => self.checkout(now, asker, order, deadline, disk, out),
+                payment::Outcome::NotPaid => self.checkout(now, asker, order, deadline, disk, out),
+                payment::Outcome::Done(_)
+                | payment::Outcome::Refused(_)
+                | payment::Outcome::Charged { .. }
+                | payment::Outcome::Aborted
+                | payment::Outcome::Acknowledged => unreachable!("a repeat finds the charge, or none"),
             },
             Waiter::Find { order, asker } => {
                 let outcome = self.view(&order, disk);

@@ -1,5 +1,7 @@
 //! A stock shard on this pod: the replicated items, and at its coordinator the queue and the doubts.
 
+#![expect(clippy::too_many_arguments, reason = "a step carries its time, the disk and the outbox besides")]
+
 use super::admission::{Admission, Verdict};
 use super::group::{Group, Output};
 use super::message::{Ask, AskId, Fate, Message, Question, Stamp, Tell, Vote};
@@ -91,16 +93,18 @@ impl StockShard {
             Ask::Load { .. } | Ask::Loaded { .. } | Ask::OrderBatch { .. } => return,
         };
         let key = request.key;
-        let command = match request.op {
-            Op::FindItem { item } => {
-                let waiter = Waiter::Ask { from, id, key: None };
-                let rejected = self.group.read(Command::Find { item }, waiter, disk).err();
-                return self.keep(rejected, out);
-            }
-            Op::CreateItem { price } => Command::Create { key, item: mint_id(key).into(), price },
-            Op::AddStock { item, units } => Command::Add { key, item, units },
-            Op::SubtractStock { item, units } => Command::Subtract { key, item, units },
-            _ => return,
+        let command = if let Op::FindItem { item } = request.op {
+            let waiter = Waiter::Ask { from, id, key: None };
+            let rejected = self.group.read(Command::Find { item }, waiter, disk).err();
+            return self.keep(rejected, out);
+        } else if let Op::CreateItem { price } = request.op {
+            Command::Create { key, item: mint_id(key).into(), price }
+        } else if let Op::AddStock { item, units } = request.op {
+            Command::Add { key, item, units }
+        } else if let Op::SubtractStock { item, units } = request.op {
+            Command::Subtract { key, item, units }
+        } else {
+            return;
         };
         match self.admission.judge(question.stamp, key, self.group.time()) {
             Verdict::Admitted => {

@@ -42,7 +42,7 @@ impl Script {
                                 world.edit(pod, &format!("{entity}{}", n / 100), n, "x");
                             }
                         }
-                        None => world.edit(pod, &entity, n.parse()?, "x"),
+                        None => world.edit(pod, entity, n.parse()?, "x"),
                     }
                 }
             }

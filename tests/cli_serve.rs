@@ -1,5 +1,7 @@
 //! `kassa serve` as a process: what it refuses and with which exit code, how it forms and ends.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, and this file is nothing else")]
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! `kassa serve` as a process: what it refuses and with which exit code, how it forms and ends.
 
-#![allow(clippy::unwrap_used, reason = "a helper of a test fails it by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, and this file is nothing else")]
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -174,7 +174,7 @@ pub const KEYS: &[Key] = &[
     ms("timing.finish_after_ms", 10, (1, 60_000), "for which finished charges are gathered"),
     ms(
         "timing.watermark_every_ms",
-        100,
+        500,
         (1, 60_000),
         "between watermarks to a shard that hears nothing else",
     ),

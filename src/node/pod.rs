@@ -278,7 +278,10 @@ impl Node {
             Message::Tell { id, stamp, tell } => {
                 if let Some(shard) = self.ingress.shard_of(id) {
                     self.heard.insert(shard, stamp);
-                    if let super::message::Tell::NotLeader { leader: Some(leader) } = tell {
+                    // Who says so of itself is not ready yet: that is no news, and it must not be asked in a circle.
+                    if let super::message::Tell::NotLeader { leader: Some(leader) } = tell
+                        && leader != from
+                    {
                         self.routes.hint(shard, leader);
                     }
                     let actions = self.with_map(|ingress, map| ingress.told(now, id, tell, map));

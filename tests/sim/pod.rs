@@ -98,6 +98,8 @@ pub struct Pod {
     pub rounds: u64,
     node: Option<Node>,
     inbox: VecDeque<Input>,
+    /// Frames to oneself: the first inputs of the next round, in the order in which they were sent.
+    own: VecDeque<Input>,
     round: Option<Round>,
 }
 
@@ -129,6 +131,7 @@ impl Pod {
             rounds: 0,
             node: None,
             inbox: VecDeque::new(),
+            own: VecDeque::new(),
             round: None,
         }
     }
@@ -151,6 +154,7 @@ impl Pod {
         self.state = State::Down;
         self.node = None;
         self.inbox.clear();
+        self.own.clear();
         self.wake_at_us = None;
         self.stage_at_us = None;
         self.paused_until_us = 0;
@@ -194,7 +198,7 @@ impl Pod {
     }
 
     pub fn has_input(&self) -> bool {
-        !self.inbox.is_empty()
+        !(self.inbox.is_empty() && self.own.is_empty())
     }
 
     pub fn status(&self) -> Option<Status> {
@@ -214,7 +218,7 @@ impl Pod {
         self.rounds += 1;
         let now = self.clock.read(now_us);
         let mut busy_us = ROUND_US;
-        while let Some(input) = self.inbox.pop_front() {
+        while let Some(input) = self.own.pop_front().or_else(|| self.inbox.pop_front()) {
             busy_us += INPUT_US;
             node.step(now, input, &self.disk);
         }
@@ -262,9 +266,8 @@ impl Pod {
         }
     }
 
-    /// A frame to oneself is the first input of the next round.
     pub fn push_own(&mut self, messages: Vec<Message>) {
-        self.inbox.push_front(Input::Frame { from: self.id, messages });
+        self.own.push_back(Input::Frame { from: self.id, messages });
     }
 }
 

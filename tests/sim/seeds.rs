@@ -4,8 +4,9 @@ use crate::run::{Ran, run};
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, Once};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Seeds of a plain `cargo test`: about a minute on two cores.
 const SEEDS_DEFAULT: u64 = 60;
@@ -44,6 +45,40 @@ fn run_caught(seed: u64, talks: bool) -> Result<Ran, String> {
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
+}
+
+/// A seed takes a few seconds at most on a machine with better things to do: after that many it spins
+/// inside one step of a node, where nothing can stop it but the end of the process.
+const SPINS_AFTER_S: u64 = 120;
+
+/// The seeds under way and when they began.
+#[derive(Default)]
+struct Running(Mutex<std::collections::BTreeMap<u64, Instant>>);
+
+impl Running {
+    fn begin(&self, seed: u64) -> Instant {
+        let now = Instant::now();
+        self.0.lock().expect("no panic under it").insert(seed, now);
+        now
+    }
+
+    fn end(&self, seed: u64) {
+        self.0.lock().expect("no panic under it").remove(&seed);
+    }
+
+    /// Ends the process if a seed spins, until `done`.
+    fn watch(&self, done: &Receiver<()>) {
+        while done.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
+            let running = self.0.lock().expect("no panic under it");
+            let spins = running.iter().find(|(_, began)| began.elapsed().as_secs() > SPINS_AFTER_S);
+            if let Some((seed, _)) = spins {
+                eprintln!(
+                    "\nseed {seed}: spins\n  again: SEED={seed} TALK=1 cargo test --test sim seeds_hold"
+                );
+                std::process::exit(101);
+            }
+        }
+    }
 }
 
 /// Sums over all seeds.
@@ -124,10 +159,15 @@ fn run_seeds(first: u64, count: u64, failures_max: u64) -> (Totals, Vec<Found>) 
     note_panics();
     let next = AtomicU64::new(first);
     let shared = Mutex::new((Totals::default(), Vec::new()));
+    let running = Running::default();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
+        let (working, done) = channel();
+        scope.spawn(|| running.watch(&{ done }));
         for _ in 0..threads {
+            let working = working.clone();
             let work = || {
+                let _working = working;
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= first + count
@@ -135,8 +175,9 @@ fn run_seeds(first: u64, count: u64, failures_max: u64) -> (Totals, Vec<Found>) 
                     {
                         return;
                     }
-                    let began = Instant::now();
+                    let began = running.begin(seed);
                     let ran = run_caught(seed, false);
+                    running.end(seed);
                     let mut shared = shared.lock().expect("no panic under it");
                     match ran {
                         Ok(ran) => shared.0.add(seed, &ran, began.elapsed().as_millis()),

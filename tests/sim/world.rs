@@ -281,14 +281,14 @@ impl World {
 
     fn send(&mut self, from: usize, to: usize, messages: Vec<Message>) {
         self.counts.frames += 1;
+        if self.talks {
+            self.say(|| format!("p{from} → p{to} {messages:?}"));
+        }
         if from == to {
             self.pods[from].push_own(messages);
             return;
         }
         let pair = Pair { from, to };
-        if self.talks {
-            self.say(|| format!("p{from} → p{to} {messages:?}"));
-        }
         match self.net.send(self.now_us, &mut self.rng, pair, messages) {
             Sent::Due(at, ticket) => self.at(at, Event::Arrive { pair, ticket }),
             Sent::Held | Sent::Lost => {}

@@ -100,6 +100,16 @@ impl Script {
                 let (updates, items) = world.delivered;
                 writeln!(world.trace.get_or_insert_default(), "{updates} updates with {items} items")?;
             }
+            // Whether two pods have the same sets.
+            "same" => {
+                let (one, other) = (pod(args)?, pod(args)?);
+                let same = world.sets(one) == world.sets(other);
+                writeln!(
+                    world.trace.get_or_insert_default(),
+                    "{}",
+                    if same { "the same" } else { "not the same" }
+                )?;
+            }
             // What is said is not shown until `speak`.
             "hush" => self.hush = true,
             "speak" => self.hush = false,
@@ -113,7 +123,7 @@ impl Runner for Script {
     type Command = Command;
 
     fn run(&mut self, command: &Command, _context: &Context) -> Outcome<String> {
-        let shows = matches!(command.name.as_str(), "status" | "count");
+        let shows = matches!(command.name.as_str(), "status" | "count" | "same");
         self.world.trace = (!self.hush || shows).then(String::new);
         let mut args = command.consume_args();
         self.command(&command.name, &mut args)?;

@@ -31,6 +31,8 @@ mod fold;
 mod ids;
 mod set;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub use commands::{ADDITIONS_MAX, EDITS_MAX, add_item, create, remove_item, view};
 pub use fold::{CheckoutLines, Chunk, Line, OrderState, checkout_lines, fold};

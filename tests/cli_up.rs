@@ -278,6 +278,13 @@ fn wrong_use_is_told() {
     assert_eq!(code, Some(2));
     let (code, error) = refused(kassa().args(["status", "--url", "http://127.0.0.1:9"]));
     assert_eq!(code, Some(3), "{error}");
+    for command in ["verify", "bench"] {
+        let (code, error) = refused(kassa().args([command, "--url", "http://127.0.0.1:9"]));
+        assert_eq!(code, Some(3), "{error}");
+    }
+    let (code, error) = refused(kassa().args(["bench", "--mix", "buy"]));
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("`kassa bench --help`"), "{error}");
     let (code, error) = refused(kassa().args(["check", "/nowhere"]));
     assert_eq!(code, Some(3), "{error}");
 }

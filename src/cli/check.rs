@@ -14,8 +14,8 @@ Example:
   kassa check kassa-data/pod-1
 
 A whole data directory of `kassa up` works too: all of its pods are checked. The pods must not be
-running. Exit code 1 if something is damaged: such a pod is refilled by the others once its directory
-is moved away. Next: `kassa up` starts the cluster again.")]
+running. Exit code 1 if something is damaged, and the message says which file.
+Next: `kassa up` starts the cluster again; a pod that is damaged refuses, and the others sell on.")]
 pub struct CheckArgs {
     /// A pod's directory, or one that holds several
     pub dir: PathBuf,

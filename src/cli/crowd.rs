@@ -5,7 +5,7 @@
 //! here is one that a server vouched for, or [`Told::Unknown`] when time ran out.
 
 use super::fail;
-use super::http::{Connection, Kept, Target};
+use super::http::{Broken, Connection, Kept, Target};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -15,6 +15,36 @@ use tokio::sync::mpsc;
 const KNOW_WITHIN: Duration = Duration::from_secs(60);
 /// Between two repeats of one request, so that a cluster without a majority is not hammered.
 const REPEAT_AFTER: Duration = Duration::from_millis(50);
+
+/// Whether there is anything at all to ask. A cluster that starts or fails over has this long.
+const REACH_WITHIN: Duration = Duration::from_secs(3);
+
+/// Waits until some target answers something.
+///
+/// # Errors
+/// Where none does.
+pub async fn reach(targets: &[Target]) -> anyhow::Result<()> {
+    let started = Instant::now();
+    loop {
+        for target in targets {
+            let request = target.request("GET", "/healthz", None);
+            let mut connection = Connection::new(target);
+            let broken = match tokio::time::timeout(REACH_WITHIN, connection.ask(&request)).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(broken)) => broken,
+                Err(_) => Broken::TimedOut,
+            };
+            if started.elapsed() > REACH_WITHIN {
+                return Err(fail::impossible(format!(
+                    "no cluster at {}: {broken}\nstart one with `kassa up`, or say where it is with --url",
+                    target.url()
+                ))
+                .into());
+            }
+        }
+        tokio::time::sleep(REPEAT_AFTER).await;
+    }
+}
 
 /// One request of many.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,7 +20,7 @@ pub mod status;
 pub mod up;
 pub mod verify;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use fail::Exit;
 
 /// A web shop's orders, stock and payment: replicated, and never blocked by a pod that dies.
@@ -71,7 +71,10 @@ enum Command {
 pub fn run() -> anyhow::Result<Exit> {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) if error.use_stderr() => return Err(fail::usage(shorten(&error.to_string())).into()),
+        Err(error) if error.use_stderr() => {
+            let named = std::env::args().skip(1).find(|word| Cli::command().find_subcommand(word).is_some());
+            return Err(fail::usage(shorten(&error.to_string(), named.as_deref())).into());
+        }
         Err(help) => {
             print::line(help.render().to_string().trim_end());
             return Ok(Exit::Done);
@@ -92,22 +95,19 @@ pub fn run() -> anyhow::Result<Exit> {
 }
 
 /// What is wrong and where help is, in two lines.
-fn shorten(error: &str) -> String {
+fn shorten(error: &str, command: Option<&str>) -> String {
     let text = error.strip_prefix("error: ").unwrap_or(error);
     let what: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
     let tip = text.lines().map(str::trim).find(|line| line.starts_with("tip: "));
-    let usage = text.lines().find_map(|line| line.strip_prefix("Usage: ")).unwrap_or("kassa");
-    let words = usage.split(' ').take_while(|word| word.starts_with(|c: char| c.is_ascii_lowercase()));
-    let command = words.collect::<Vec<_>>().join(" ");
-    let tip =
-        tip.map_or_else(|| format!("see `{command} --help`"), |tip| format!("{tip}; see `{command} --help`"));
-    format!("{}\n{tip}", what.join(" "))
+    let help =
+        command.map_or_else(|| "`kassa --help`".to_owned(), |command| format!("`kassa {command} --help`"));
+    let tip = tip.map_or_else(String::new, |tip| format!("{tip}; "));
+    format!("{}\n{tip}see {help}", what.join(" "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_tree_is_sound() {
@@ -128,7 +128,7 @@ mod tests {
             [vec!["kassa", "upp"], vec!["kassa", "up", "--pods", "0"], vec!["kassa", "up", "--pod"]]
         {
             let error = Cli::try_parse_from(&arguments).expect_err("wrong use");
-            let text = shorten(&error.to_string());
+            let text = shorten(&error.to_string(), Some("up"));
             assert_eq!(text.lines().count(), 2, "{text}");
             assert!(text.contains("--help`"), "{text}");
         }

@@ -12,7 +12,7 @@ mod yardstick;
 
 use super::fail::Exit;
 use super::http::Target;
-use super::{place, print};
+use super::{crowd, place, print};
 use anyhow::Context;
 use clap::Args;
 use clients::Tally;
@@ -87,6 +87,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<Exit> {
     runtime.block_on(async {
         let clients = usize::from(args.clients);
         let duration = Duration::from_secs(args.seconds);
+        crowd::reach(&targets).await?;
         let shop = Rc::new(prepare::load(args, &targets).await?);
         let tally = clients::run(&shop, args.mix, &targets, clients, duration).await?;
         let books = read_back(&shop, &tally, &targets, clients).await?;

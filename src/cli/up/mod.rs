@@ -85,6 +85,8 @@ async fn run_cluster(args: &UpArgs) -> anyhow::Result<()> {
 
     let existing = if args.fresh { None } else { layout::look(&args.data).ok() };
     let expected = args.pods.or(existing.map(|layout| layout.pods)).unwrap_or(layout::PODS_DEFAULT);
+    // What can be refused is refused before anything is emptied.
+    ports(args.http_port, expected)?;
     let shared = pods::Shared::read(args.config.as_deref(), expected)?;
     let nginx = find_nginx(args)?;
     let directory = Directory::open(&args.data, args.fresh, args.pods, args.http_port)?;

@@ -84,6 +84,7 @@ impl Verification {
     }
 
     async fn run(mut self) -> anyhow::Result<Exit> {
+        crowd::reach(&self.targets).await?;
         let started = Instant::now();
         let mut books = self.load().await?;
         books.told = self.check_out(&books).await;

@@ -52,12 +52,22 @@ enum Then {
 #[derive(Debug)]
 struct Checkout {
     order: OrderRef,
-    /// The first one's key is the charge's.
-    askers: Vec<(Asker, Time)>,
-    /// Came after the verdict: asked anew behind it.
+    /// Its key is the charge's.
+    first: (Asker, Time),
+    /// Came while it was under way, and are asked anew behind it: a shard may have judged the first one's
+    /// request before they came, so that its refusal is none of theirs.
     late: Vec<(Asker, Time)>,
     stage: Stage,
     lines: Option<CheckoutLines>,
+}
+
+impl Checkout {
+    fn waiting(&self) -> impl Iterator<Item = Asker> {
+        std::iter::once(self.first).chain(self.late.iter().copied()).map(|(asker, _)| asker)
+    }
+    fn into_askers(self) -> impl Iterator<Item = (Asker, Time)> {
+        std::iter::once(self.first).chain(self.late)
+    }
 }
 
 /// An edit that waits for its order's charge to be applied.
@@ -186,9 +196,7 @@ impl PaymentShard {
         let old = std::mem::take(&mut self.checkouts.active);
         let parked = std::mem::take(&mut self.checkouts.parked);
         let leader = self.group.leader().filter(|_| !self.group.is_leading());
-        for (asker, _) in
-            old.into_values().flat_map(|checkout| checkout.askers.into_iter().chain(checkout.late))
-        {
+        for (asker, _) in old.into_values().flat_map(Checkout::into_askers) {
             self.say(asker, Tell::NotLeader { leader }, out);
         }
         for parked in parked.into_values().flatten() {
@@ -215,16 +223,9 @@ impl PaymentShard {
         out: &mut Outbox,
     ) {
         if let Some(checkout) = self.checkouts.active.get_mut(&order.order) {
-            let known = checkout.askers.iter().chain(&checkout.late).any(|(known, _)| *known == asker);
+            let known = checkout.waiting().any(|known| known == asker);
             if !known {
-                match checkout.stage {
-                    Stage::Reserving | Stage::Charging | Stage::GivingBack(Then::Restart) => {
-                        checkout.askers.push((asker, deadline));
-                    }
-                    Stage::GivingBack(Then::Tell(_)) | Stage::Refusing => {
-                        checkout.late.push((asker, deadline))
-                    }
-                }
+                checkout.late.push((asker, deadline));
             }
             return;
         }
@@ -238,7 +239,7 @@ impl PaymentShard {
         }
         let checkout = Checkout {
             order: order.clone(),
-            askers: vec![(asker, deadline)],
+            first: (asker, deadline),
             late: Vec::new(),
             stage: Stage::Reserving,
             lines: None,
@@ -254,7 +255,7 @@ impl PaymentShard {
         let batch = self.group.machine.order_batch(id).cloned();
         if batch.as_ref().is_some_and(|batch| batch.incarnation > order.incarnation) {
             let checkout = self.checkouts.active.remove(id).expect("just found");
-            for (asker, _) in checkout.askers.into_iter().chain(checkout.late) {
+            for (asker, _) in checkout.into_askers() {
                 self.say(asker, Tell::Overwritten { batch: batch.clone() }, out);
             }
             return;
@@ -368,7 +369,7 @@ impl PaymentShard {
             covered: lines.covered.clone(),
             total: lines.total.unwrap_or(Money::MAX),
         });
-        let key = checkout.askers[0].0.key.expect("a checkout is a mutation");
+        let key = checkout.first.0.key.expect("a checkout is a mutation");
         let command = Command::Charge { key, order: checkout.order.clone(), receipt, total: lines.total };
         self.submit(command, Waiter::Charge(txn), disk, out);
     }
@@ -429,12 +430,9 @@ impl PaymentShard {
     /// The order is charged, or was: the first asker is told, the others' keys are stored with it.
     fn paid(&mut self, now: Time, id: &OrderId, total: Money, disk: &dyn Disk, out: &mut Outbox) {
         let Some(checkout) = self.checkouts.active.remove(id) else { return };
-        let mut askers = checkout.askers.into_iter();
-        if let Some((asker, _)) = askers.next() {
-            let answer = Answer::CheckedOut { order: id.clone(), total_cost: total };
-            self.tell(asker, Outcome::Done(answer), out);
-        }
-        for (asker, deadline) in askers.chain(checkout.late) {
+        let answer = Answer::CheckedOut { order: id.clone(), total_cost: total };
+        self.tell(checkout.first.0, Outcome::Done(answer), out);
+        for (asker, deadline) in checkout.late {
             self.checkout(now, asker, checkout.order.clone(), deadline, disk, out);
         }
     }
@@ -446,18 +444,16 @@ impl PaymentShard {
             Stage::GivingBack(Then::Tell(Outcome::Done(Answer::CheckedOut { total_cost, .. }))) => {
                 self.paid(now, id, total_cost, disk, out);
             }
-            Stage::GivingBack(Then::Tell(outcome)) => self.refused(now, id, &outcome, disk, out),
+            Stage::GivingBack(Then::Tell(outcome)) => self.refused(now, id, outcome, disk, out),
             stage @ (Stage::Reserving | Stage::Charging | Stage::Refusing) => checkout.stage = stage,
         }
     }
 
-    /// Refused, and behind nothing that may still change it: told to those who waited, asked anew for
-    /// those who came later.
-    fn refused(&mut self, now: Time, id: &OrderId, outcome: &Outcome, disk: &dyn Disk, out: &mut Outbox) {
+    /// Refused, and behind nothing that may still change it: told to the first, asked anew for those who
+    /// came later.
+    fn refused(&mut self, now: Time, id: &OrderId, outcome: Outcome, disk: &dyn Disk, out: &mut Outbox) {
         let Some(checkout) = self.checkouts.active.remove(id) else { return };
-        for (asker, _) in checkout.askers {
-            self.tell(asker, outcome.clone(), out);
-        }
+        self.tell(checkout.first.0, outcome, out);
         for (asker, deadline) in checkout.late {
             self.checkout(now, asker, checkout.order.clone(), deadline, disk, out);
         }
@@ -485,11 +481,12 @@ impl PaymentShard {
             payments.order(view, order).is_ok_and(|payments| payments.charge().is_some())
         });
         if !paid {
-            return self.refused(now, &order.order, &Outcome::Refused(refusal), disk, out);
+            return self.refused(now, &order.order, Outcome::Refused(refusal), disk, out);
         }
         let Some(checkout) = self.checkouts.active.remove(&order.order) else { return };
-        for (asker, deadline) in checkout.askers.into_iter().chain(checkout.late) {
-            self.checkout(now, asker, checkout.order.clone(), deadline, disk, out);
+        let order = checkout.order.clone();
+        for (asker, deadline) in checkout.into_askers() {
+            self.checkout(now, asker, order.clone(), deadline, disk, out);
         }
     }
 
@@ -560,15 +557,14 @@ impl PaymentShard {
         for reserve in &mut self.checkouts.reserves[before..] {
             reserve.4 = true;
         }
-        // Those whose askers have all given up waiting are given back; nobody is told anything by it.
+        // One whose first asker has given up waiting is given back; those behind it begin anew.
         let late: Vec<(TxnId, OrderId)> = self
             .checkouts
             .attempts
             .iter()
             .filter(|(_, id)| {
                 self.checkouts.active.get(*id).is_some_and(|checkout| {
-                    matches!(checkout.stage, Stage::Reserving)
-                        && checkout.askers.iter().all(|(_, deadline)| *deadline < now)
+                    matches!(checkout.stage, Stage::Reserving) && checkout.first.1 < now
                 })
             })
             .map(|(txn, id)| (*txn, id.clone()))

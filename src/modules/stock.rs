@@ -323,10 +323,11 @@ impl Stock {
         }
         let lowest = TxnId { ballot: kassa_protocols::ids::Ballot::ZERO, n: 0, ..watermark };
         let passed: Vec<TxnId> = self.open.range(lowest..watermark).map(|(txn, _)| *txn).collect();
-        self.watermarks.insert(watermark.shard, watermark);
         if passed.is_empty() {
+            // What is not stored must not be remembered: replicas would judge differently after a restart.
             return;
         }
+        self.watermarks.insert(watermark.shard, watermark);
         for txn in passed {
             let reservation = self.open.remove(&txn).expect("just listed");
             if !reservation.sold {

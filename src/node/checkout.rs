@@ -150,11 +150,14 @@ impl Checkouts {
         self.active.get(order).is_some_and(|checkout| matches!(checkout.stage, Stage::Charging))
     }
 
-    pub fn park(&mut self, order: OrderRef, asker: Asker, request: Request, price: Option<Money>) {
+    /// Keeps an edit until the order's charge is applied; `false` if too many are kept.
+    pub fn park(&mut self, order: OrderRef, asker: Asker, request: Request, price: Option<Money>) -> bool {
         let parked = self.parked.entry(order.order.clone()).or_default();
-        if parked.len() < PARKED_MAX && parked.iter().all(|p| p.asker != asker) {
+        let room = parked.len() < PARKED_MAX;
+        if room {
             parked.push(Parked { order, asker, request, price });
         }
+        room
     }
 
     #[must_use]
@@ -223,6 +226,10 @@ impl PaymentShard {
         out: &mut Outbox,
     ) {
         if let Some(checkout) = self.checkouts.active.get_mut(&order.order) {
+            if checkout.order != order {
+                // Of another life of the id: that one ends first.
+                return self.say(asker, Tell::NotLeader { leader: None }, out);
+            }
             let known = checkout.waiting().any(|known| known == asker);
             if !known {
                 checkout.late.push((asker, deadline));
@@ -468,7 +475,7 @@ impl PaymentShard {
         self.read(Command::Nothing, Waiter::Refuse { order, refusal }, disk, out);
     }
 
-    /// The round has passed. If a charge of the order is there by now, its receipt is the answer.
+    /// The round has passed. If the order was charged, removed or overwritten by now, it is asked anew.
     pub(super) fn refuse_checkout(
         &mut self,
         now: Time,
@@ -477,10 +484,13 @@ impl PaymentShard {
         disk: &dyn Disk,
         out: &mut Outbox,
     ) {
-        let paid = self.group.look(disk, |payments, view| {
-            payments.order(view, order).is_ok_and(|payments| payments.charge().is_some())
+        let overtaken = self.group.look(disk, |payments, view| {
+            payments
+                .order(view, order)
+                .map_or(true, |payments| payments.charge().is_some() || payments.closed)
         });
-        if !paid {
+        // These two say nothing of what else may have happened to the order.
+        if !overtaken || matches!(refusal, Refusal::OrderNotFound(_) | Refusal::UserNotFound(_)) {
             return self.refused(now, &order.order, Outcome::Refused(refusal), disk, out);
         }
         let Some(checkout) = self.checkouts.active.remove(&order.order) else { return };

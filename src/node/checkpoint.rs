@@ -40,7 +40,8 @@ impl Node {
             }
             let (records, urgent) = self.out.take_logs(store);
             let log = self.logs.get_mut(&store).expect("every store has a log");
-            let sync = urgent || (store == Module::Order && pays);
+            // What a checkpoint or a copy brings is acknowledged as durable from now on.
+            let sync = urgent || !tables.is_empty();
             if records.is_empty() && tables.is_empty() {
                 continue;
             }

@@ -37,7 +37,7 @@ impl<M: Machine, T> Group<M, T> {
                 for record in replica.retained_log() {
                     out.log_lazily(self.shard, Record::Quorum(record));
                 }
-                replica.deletions_dropped(replica.drop_deletions_below());
+                replica.deletions_dropped(replica.drop_deletions_below().min(replica.committed()));
                 replica.checkpointed(replica.committed());
                 Durable::Quorum(replica.durable())
             }

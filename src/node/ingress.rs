@@ -316,6 +316,11 @@ impl Ingress {
                 }
                 return self.find_batch(now, client);
             }
+            // An earlier copy may have been taken: this is no word on the request.
+            Tell::Outcome(Outcome::Overloaded) if asked.attempts > 1 => {
+                asked.sent = None;
+                return Vec::new();
+            }
             Tell::Outcome(_) | Tell::Owner { .. } | Tell::Batch(_) | Tell::NoBatch | Tell::Done => {}
         }
         self.asked.remove(&id);

@@ -49,6 +49,7 @@ pub enum Waiter {
     },
     Owner {
         order: OrderRef,
+        removed: bool,
         asker: Asker,
     },
     /// A doubt: answered after a round.
@@ -113,11 +114,14 @@ impl PaymentShard {
         self.say(asker, Tell::Outcome(outcome), out);
     }
 
-    pub fn say(&self, asker: Asker, tell: Tell, out: &mut Outbox) {
+    pub fn say(&mut self, asker: Asker, tell: Tell, out: &mut Outbox) {
+        if let Some(key) = asker.key {
+            self.admission.answered(key);
+        }
         out.post(asker.from, Message::Tell { id: asker.id, stamp: self.stamp(), tell });
     }
 
-    fn elsewhere(&self, asker: Asker, out: &mut Outbox) {
+    fn elsewhere(&mut self, asker: Asker, out: &mut Outbox) {
         let leader = self.group.leader().filter(|_| !self.group.is_leading());
         self.say(asker, Tell::NotLeader { leader }, out);
     }
@@ -125,8 +129,15 @@ impl PaymentShard {
     /// A question of a pod, for a client of its own.
     pub fn asked(&mut self, now: Time, from: PodId, question: Question, disk: &dyn Disk, out: &mut Outbox) {
         let mut asker = Asker { from, id: question.id, key: None };
+        let mut question = question;
         if let Ask::Anywhere { request, incarnation, price } = question.ask {
-            return self.anywhere(now, asker, &request, incarnation, price, disk, out);
+            if !self.is_serving() {
+                return self.anywhere(now, asker, &request, incarnation, price, disk, out);
+            }
+            question.ask = match price {
+                Some(price) => Ask::Add { request, incarnation, price },
+                None => Ask::Op { request, incarnation },
+            };
         }
         if !self.is_serving() {
             return self.elsewhere(asker, out);
@@ -136,7 +147,8 @@ impl PaymentShard {
             Ask::Op { request, .. } | Ask::Add { request, .. } | Ask::OfOrder { request, .. } => request,
             Ask::Owner { order, incarnation } => {
                 if let Some(order) = self.order_even_removed(asker, order, *incarnation, disk, out) {
-                    self.read(Command::Nothing, Waiter::Owner { order, asker }, disk, out);
+                    let removed = self.is_removed(&order, disk);
+                    self.read(Command::Nothing, Waiter::Owner { order, removed, asker }, disk, out);
                 }
                 return;
             }
@@ -144,15 +156,18 @@ impl PaymentShard {
                 if self.group.machine.has_batch(batch) {
                     return self.read(Command::Nothing, Waiter::Ask(asker), disk, out);
                 }
+                self.admission.fence();
                 return self.submit(Command::Load(batch.clone()), Waiter::Ask(asker), disk, out);
             }
             Ask::Load { .. } | Ask::Loaded { .. } | Ask::OrderBatch { .. } => return,
             Ask::Anywhere { .. } => unreachable!("handled above"),
         };
         if !request.op.is_read() {
-            asker.key = Some(request.key);
-            match self.admission.judge(question.stamp, request.key, self.group.time()) {
-                Verdict::Admitted => {}
+            let (key, time) = (request.key, self.group.time());
+            match self.admission.judge(question.stamp, key, time, (from, question.id)) {
+                Verdict::Admitted => asker.key = Some(key),
+                Verdict::Repeated => return,
+                Verdict::Pending => return self.say(asker, Tell::NotLeader { leader: None }, out),
                 Verdict::Stale => return self.say(asker, Tell::Stale, out),
                 Verdict::Unknown => return self.tell(asker, Outcome::Unknown, out),
             }
@@ -208,7 +223,9 @@ impl PaymentShard {
             Op::AddItem { order, .. } | Op::RemoveItem { order, .. } => {
                 if let Some(order) = self.find_order(asker, order, incarnation, disk, out) {
                     if self.checkouts.is_charging(&order.order) {
-                        self.checkouts.park(order, asker, request, price);
+                        if !self.checkouts.park(order, asker, request, price) {
+                            self.say(asker, Tell::NotLeader { leader: None }, out);
+                        }
                     } else {
                         self.edit(now, asker, &order, &request, price, disk, out);
                     }
@@ -374,6 +391,9 @@ impl PaymentShard {
             return;
         };
         let batch = self.group.machine.order_batch(id).cloned();
+        if batch.as_ref().map_or(Incarnation(0), |batch| batch.incarnation) != incarnation {
+            return self.say(asker, Tell::NotLeader { leader: None }, out);
+        }
         let Some(user) = self.orders.owner(disk, id, batch.as_ref()) else {
             return self.say(asker, Tell::NotLeader { leader: None }, out);
         };
@@ -384,7 +404,8 @@ impl PaymentShard {
         }
         match self.orders.edit(now, asker, &order, batch.as_ref(), request, price, disk, out) {
             Ok(()) => {}
-            Err(NotTaken::Refused(refusal)) => self.say(asker, Tell::Outcome(Outcome::Refused(refusal)), out),
+            // A copy that may lack what others have can take an edit, but not refuse one.
+            Err(NotTaken::Refused(_)) => self.say(asker, Tell::NotLeader { leader: None }, out),
             Err(NotTaken::Overloaded) => self.say(asker, Tell::Outcome(Outcome::Overloaded), out),
         }
     }
@@ -409,7 +430,7 @@ impl PaymentShard {
     }
 
     /// A waiter whose outcome will not be known here.
-    fn void(&self, waiter: Waiter, out: &mut Outbox) {
+    fn void(&mut self, waiter: Waiter, out: &mut Outbox) {
         match waiter {
             Waiter::Ask(asker)
             | Waiter::Then(asker, _)
@@ -429,6 +450,7 @@ impl PaymentShard {
             && self.following < batch.incarnation
         {
             self.following = batch.incarnation;
+            self.admission.fence();
             self.submit(Command::Load(batch.clone()), Waiter::Batch, disk, out);
         }
     }
@@ -453,10 +475,11 @@ impl PaymentShard {
             .into_iter()
             .filter(|txn| txn.ballot <= ballot)
             .map(|txn| {
-                if self.group.machine.unfinished().contains_key(&txn) {
-                    (txn, Fate::Charged)
-                } else if self.checkouts.in_flight(txn) {
+                // In flight first: a charge that is evaluated and not committed yet decides nothing.
+                if self.checkouts.in_flight(txn) {
                     (txn, Fate::InFlight)
+                } else if self.group.machine.unfinished().contains_key(&txn) {
+                    (txn, Fate::Charged)
                 } else {
                     (txn, Fate::Aborted)
                 }
@@ -558,8 +581,7 @@ impl PaymentShard {
                 let outcome = self.view(&order, disk);
                 self.tell(asker, outcome, out);
             }
-            Waiter::Owner { order, asker } => {
-                let removed = self.is_removed(&order, disk);
+            Waiter::Owner { order, removed, asker } => {
                 self.say(asker, Tell::Owner { order, removed }, out);
             }
             Waiter::Doubt { from, stock, txns } => self.fates(from, stock, txns, out),

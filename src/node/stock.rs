@@ -86,6 +86,7 @@ impl StockShard {
                     return self.keep(rejected, out);
                 }
                 let waiter = Waiter::Ask { from, id, key: None };
+                self.admission.fence();
                 let rejected = self.group.submit(Command::Load(batch), waiter, disk).err();
                 return self.keep(rejected, out);
             }
@@ -106,7 +107,10 @@ impl StockShard {
         } else {
             return;
         };
-        match self.admission.judge(question.stamp, key, self.group.time()) {
+        let time = self.group.time();
+        match self.admission.judge(question.stamp, key, time, (from, id)) {
+            Verdict::Repeated => {}
+            Verdict::Pending => self.tell(from, id, Tell::NotLeader { leader: None }, out),
             Verdict::Admitted => {
                 let rejected =
                     self.group.submit(command, Waiter::Ask { from, id, key: Some(key) }, disk).err();
@@ -126,7 +130,10 @@ impl StockShard {
 
     fn elsewhere(&mut self, waiter: Waiter, out: &mut Outbox) {
         match waiter {
-            Waiter::Ask { from, id, .. } => {
+            Waiter::Ask { from, id, key } => {
+                if let Some(key) = key {
+                    self.admission.answered(key);
+                }
                 let leader = self.group.leader().filter(|_| !self.group.is_leading());
                 self.tell(from, id, Tell::NotLeader { leader }, out);
             }
@@ -249,6 +256,7 @@ impl StockShard {
             && self.following < batch.incarnation
         {
             self.following = batch.incarnation;
+            self.admission.fence();
             let _ = self.group.submit(Command::Load(batch.clone()), Waiter::Doubt, disk);
         }
     }
@@ -355,6 +363,9 @@ impl StockShard {
     fn outcome(&mut self, waiter: Waiter, outcome: stock::Outcome, out: &mut Outbox) {
         match waiter {
             Waiter::Ask { from, id, key } => {
+                if let Some(key) = key {
+                    self.admission.answered(key);
+                }
                 let tell = match outcome {
                     stock::Outcome::Done(answer) => Tell::Outcome(Outcome::Done(answer)),
                     stock::Outcome::Refused(refusal) => self.refused(key, refusal),

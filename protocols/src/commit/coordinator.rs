@@ -205,6 +205,8 @@ impl<L: Clone, G, N> Coordinator<L, G, N> {
         let Some(leg) = txn.legs.get_mut(&shard) else { return Vec::new() };
         leg.sent = None;
         match vote {
+            // A second copy of the reserve was granted too: the next shard has its turn already.
+            Vote::Granted(_) if leg.granted.is_some() => Vec::new(),
             Vote::Granted(granted) => {
                 leg.granted = Some(granted);
                 if txn.legs.values().all(|leg| leg.granted.is_some()) {
@@ -361,10 +363,8 @@ impl<L: Clone, G, N> Coordinator<L, G, N> {
                 }
                 match txn.phase {
                     Phase::Reserving { in_turn } => {
-                        // One that waits in turn is not late; only a new leader has not heard of it.
-                        if in_turn && !all {
-                            continue;
-                        }
+                        // One that waits in turn keeps its place; but a leader that took office just now
+                        // may have turned it away.
                         let lines = leg.lines.clone().expect("a leg being reserved has lines");
                         actions.push(Action::Reserve { shard, txn: id, lines, wait: in_turn });
                     }

@@ -60,6 +60,8 @@ impl Script {
             }
             "settle" => world.settle(),
             "run" => world.run(Span::from_millis(args.next_pos().ok_or("how long?")?.parse()?)),
+            "wait" => world.now = world.now + Span::from_millis(args.next_pos().ok_or("how long?")?.parse()?),
+            "tick" => world.tick(pod(args)?),
             // Both ways.
             "part" | "join" => {
                 let (one, other) = (pod(args)?, pod(args)?);

@@ -8,8 +8,8 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-const SEEDS: u64 = 200;
-const STEPS: usize = 600;
+const SEEDS: u64 = 300;
+const STEPS: usize = 1_500;
 
 fn other(rng: &mut impl Rng, pods: &[PodId], than: PodId) -> PodId {
     let others: Vec<PodId> = pods.iter().copied().filter(|&pod| pod != than).collect();
@@ -27,31 +27,35 @@ fn play(seed: u64) {
     for _ in 0..STEPS {
         let one = *pods.choose(rng).expect("not empty");
         let two = other(rng, &pods, one);
-        match rng.random_range(0..100) {
-            0..20 => {
-                let entity = format!("e{}", rng.random_range(0..12));
+        match rng.random_range(0..1_000) {
+            0..110 => {
                 // Now and then an edit comes twice, at two pods, with another body.
                 let n = if rng.random_ratio(1, 8) { rng.random_range(1..=next) } else { next };
-                next = next.max(n) + 1;
+                next = next.max(n + 1);
                 let body = if rng.random() { "x" } else { "y" };
-                let entity = if n == next { entity } else { format!("e{}", n % 12) };
-                world.edit(one, &entity, n, body);
+                let entity = format!("e{}", n % 12);
+                // Mostly at those who think they own.
+                let owners: Vec<PodId> = pods.iter().copied().filter(|&pod| world.owns(pod)).collect();
+                let at = if rng.random() { owners.choose(rng).copied().unwrap_or(one) } else { one };
+                world.edit(at, &entity, n, body);
             }
-            20..62 => {
-                for _ in 0..rng.random_range(1..4) {
+            110..620 => {
+                for _ in 0..rng.random_range(1..30) {
                     world.deliver(one, two);
                 }
             }
-            62..80 => world.sync(one),
-            80..82 => world.lose(one, two),
-            82..84 => world.double(one, two),
-            84..86 => world.delay(one, two),
-            86..88 => world.link(one, two, false),
-            88..91 => world.link(one, two, true),
-            91 => world.crash(one),
-            92..94 => world.start(one),
-            94 => world.checkpoint(one),
-            95..97 => {
+            620..880 => world.sync(one),
+            880..884 => world.lose(one, two),
+            884..892 => match rng.random() {
+                true => world.double(one, two),
+                false => world.delay(one, two),
+            },
+            892..897 => world.link(one, two, false),
+            897..915 => world.link(one, two, true),
+            915..918 => world.crash(one),
+            918..930 => world.start(one),
+            930..940 => world.checkpoint(one),
+            940..950 => {
                 let mut voters: Vec<PodId> = pods.iter().copied().filter(|&pod| world.runs(pod)).collect();
                 voters.shuffle(rng);
                 let majority = pods.len() / 2 + 1;
@@ -64,7 +68,7 @@ fn play(seed: u64) {
                     }
                 }
             }
-            97 => {
+            950..953 => {
                 let ballot = world.promised(two);
                 world.promise(one, ballot);
             }

@@ -153,6 +153,9 @@ impl World {
     pub fn runs(&self, pod: PodId) -> bool {
         self.pods[&pod].replica.is_some()
     }
+    pub fn owns(&self, pod: PodId) -> bool {
+        self.pods[&pod].replica.as_ref().is_some_and(|replica| replica.owning().is_some())
+    }
     pub fn replica(&self, pod: PodId) -> &Replica {
         self.pods[&pod].replica.as_ref().expect("the script names a pod that runs")
     }
@@ -232,6 +235,11 @@ impl World {
                 if with_majority {
                     assert!(on_disk >= self.majority(), "{pod} acknowledged what no majority has on disk");
                     self.acknowledged.extend(ballot.map(|ballot| (ballot, op)));
+                    for (other, state) in &self.pods {
+                        let owning = state.replica.as_ref().and_then(Replica::owning);
+                        let held = owning <= ballot || ballot.is_none() || state.sets.has(op);
+                        assert!(held, "{pod} acknowledged, as owner, what the newer owner {other} lacks");
+                    }
                 }
                 let how = if with_majority { "" } else { ", alone" };
                 self.note(|| format!("{pod} acknowledges {}{how}", op.0));
@@ -406,7 +414,8 @@ impl World {
     /// Time passes, and all links work.
     pub fn run(&mut self, span: Span) {
         let end = self.now + span;
-        loop {
+        for rounds in 0.. {
+            assert!(rounds < 100_000, "a pod asks to be woken and does nothing then");
             self.settle();
             let running: Vec<PodId> = self.ids().into_iter().filter(|&pod| self.runs(pod)).collect();
             let next = running.iter().map(|&pod| self.replica(pod).next_wakeup()).min();

@@ -280,7 +280,9 @@ fn user_refused(shop: &Shop, record: &Record, order: Option<OrderNo>, refusal: &
     let no = record.target.order;
     Some(match (&record.op, refusal) {
         // What was acknowledged amid a partition may not have spread yet.
-        (_, Refusal::OrderNotFound(_)) if !record.last && !no.is_some_and(|no| shop.orders[no].sure) => {
+        (_, Refusal::OrderNotFound(_))
+            if (!record.last || shop.disk_lost) && !no.is_some_and(|no| shop.orders[no].sure) =>
+        {
             return None;
         }
         (_, Refusal::OrderNotFound(_)) => UserOp::Gone { order: order? },

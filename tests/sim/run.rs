@@ -13,7 +13,7 @@ const RESTS_WITHIN_US: u64 = 40_000_000;
 /// How often the harness looks whether all is at rest.
 const LOOK_US: u64 = 100_000;
 /// Events of one seed: many times what any needs, so that a loop without end is a failure.
-const EVENTS_MAX: u64 = 20_000_000;
+const EVENTS_MAX: u64 = 3_000_000;
 
 /// What a seed did, if it did no wrong.
 #[derive(Debug, Default)]

@@ -181,7 +181,10 @@ fn run_seeds(first: u64, count: u64, failures_max: u64) -> (Totals, Vec<Found>) 
                     let mut shared = shared.lock().expect("no panic under it");
                     match ran {
                         Ok(ran) => shared.0.add(seed, &ran, began.elapsed().as_millis()),
-                        Err(what) => shared.1.push(Found { seed, what }),
+                        Err(what) => {
+                            eprintln!("seed {seed} fails");
+                            shared.1.push(Found { seed, what });
+                        }
                     }
                 }
             };

@@ -82,6 +82,8 @@ pub struct Shop {
     pub orders: Vec<OrderInfo>,
     pub history: Vec<Record>,
     pub keys: Vec<Key>,
+    /// A disk is gone for good: what it alone had acknowledged, with no majority in reach, may be too.
+    pub disk_lost: bool,
 }
 
 impl Shop {

@@ -352,6 +352,7 @@ impl World {
             Kind::Kill { pod, power } => self.kill(pod, power, for_us),
             Kind::Rot { pod } => {
                 self.pods[pod].disk.rot();
+                self.clients.shop.disk_lost = true;
                 self.kill(pod, true, for_us);
             }
             Kind::Blackout => {

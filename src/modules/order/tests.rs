@@ -1,4 +1,20 @@
-//! Tables of the order's meaning, and the laws of merging.
+//! Tables of the order's meaning, and the laws of merging. Each of these was broken on purpose and noticed:
+//!
+//! | broken on purpose | noticed by |
+//! |---|---|
+//! | a void edit comes back after the refund | table; laws |
+//! | a void edit's key is not known | table |
+//! | a covered edit merged again | laws |
+//! | covered ids of a superseded receipt dropped | laws |
+//! | of two with one id the first to arrive stays | laws |
+//! | an older receipt replaces a newer one | table; laws |
+//! | the refund of an older charge opens the order | table |
+//! | the next generation starts empty | table |
+//! | oldest units leave first; order of id instead of adding | table |
+//! | receipt lines merged over prices | table |
+//! | ids forgotten at once | table |
+//! | a paid order takes edits; totals overflow | table |
+//! | operations of an older life merged | table |
 
 use super::*;
 use crate::modules::batch::{BatchRecord, Load};

@@ -1,40 +1,37 @@
 //! Checkouts of one payment shard at its leader: reserve, decide, finish.
 //!
+//! `resolve` is what they say to stock shards and hear from them.
+//!
 //! One checkout of an order at a time; whoever asks meanwhile waits for its outcome. What the coordinator
 //! machine says is carried out here: reserves, releases and confirmations are posted to the leaders of
 //! stock shards, the decision is submitted as a `Charge`. Nothing is told on the strength of what only
 //! this pod believes: an outcome is an applied `Charge`, or a refusal behind a round begun after it.
 
 use super::config::Config;
-use super::message::{Message, Tell, Vote};
+use super::message::Tell;
 use super::outbox::Outbox;
 use super::payment::{Asker, PaymentShard, Waiter};
-use super::routes::Routes;
 use crate::modules::money::Money;
 use crate::modules::order::CheckoutLines;
 use crate::modules::payment::{self, Command, OrderRef, Receipt, ReceiptLine};
 use crate::modules::request::{Answer, ItemId, OrderId, Outcome, Refusal, Request};
 use crate::modules::stock::ReservedLine;
-use kassa_protocols::commit::coordinator::{self, Action, Coordinator};
-use kassa_protocols::ids::{Ballot, Module, Shard, ShardNo, TxnId};
+use kassa_protocols::commit::coordinator::{Action, Coordinator};
+use kassa_protocols::ids::{Ballot, ShardNo, TxnId};
 use kassa_protocols::placement::shard_of;
 use kassa_protocols::tables::Disk;
 use kassa_protocols::time::{Span, Time};
 use std::collections::{BTreeMap, BTreeSet};
 
 type Lines = Vec<(ItemId, u64)>;
-type Machine = Coordinator<Lines, Vec<ReservedLine>, Refusal>;
+pub(super) type Machine = Coordinator<Lines, Vec<ReservedLine>, Refusal>;
 type Step = Action<Lines, Vec<ReservedLine>, Refusal>;
 
-/// Finished charges logged in one entry at the most.
-const FINISH_BATCH_MAX: usize = 1_024;
-/// How often what is unanswered is looked over.
-const RESEND_EVERY: Span = Span::from_millis(100);
 /// Edits of one order that wait for its charge at the most; past it an edit is sent back to be asked again.
 const PARKED_MAX: usize = 1_024;
 
 #[derive(Debug)]
-enum Stage {
+pub(super) enum Stage {
     Reserving,
     Charging,
     /// Everything is being given back; then this.
@@ -44,35 +41,35 @@ enum Stage {
 }
 
 #[derive(Debug)]
-enum Then {
+pub(super) enum Then {
     Tell(Outcome),
     Restart,
 }
 
 #[derive(Debug)]
-struct Checkout {
-    order: OrderRef,
+pub(super) struct Checkout {
+    pub(super) order: OrderRef,
     /// Its key is the charge's.
-    first: (Asker, Time),
+    pub(super) first: (Asker, Time),
     /// Came while it was under way, and are asked anew behind it: a shard may have judged the first one's
     /// request before they came, so that its refusal is none of theirs.
-    late: Vec<(Asker, Time)>,
-    stage: Stage,
-    lines: Option<CheckoutLines>,
+    pub(super) late: Vec<(Asker, Time)>,
+    pub(super) stage: Stage,
+    pub(super) lines: Option<CheckoutLines>,
 }
 
 impl Checkout {
     fn waiting(&self) -> impl Iterator<Item = Asker> {
         std::iter::once(self.first).chain(self.late.iter().copied()).map(|(asker, _)| asker)
     }
-    fn into_askers(self) -> impl Iterator<Item = (Asker, Time)> {
+    pub(super) fn into_askers(self) -> impl Iterator<Item = (Asker, Time)> {
         std::iter::once(self.first).chain(self.late)
     }
 }
 
 /// An edit that waits for its order's charge to be applied.
 #[derive(Debug)]
-struct Parked {
+pub(super) struct Parked {
     order: OrderRef,
     asker: Asker,
     request: Request,
@@ -81,27 +78,27 @@ struct Parked {
 
 /// The checkouts of one payment shard.
 pub struct Checkouts {
-    shards: u16,
-    confirm_after: Span,
-    finish_after: Span,
-    watermark_every: Span,
-    confirm_batch_max: usize,
-    coordinator: Option<Machine>,
-    active: BTreeMap<OrderId, Checkout>,
-    attempts: BTreeMap<TxnId, OrderId>,
-    parked: BTreeMap<OrderId, Vec<Parked>>,
-    reserves: Vec<(ShardNo, TxnId, Lines, bool, bool)>,
-    releases: BTreeMap<ShardNo, Vec<TxnId>>,
-    confirms: BTreeMap<ShardNo, Vec<TxnId>>,
-    confirm_at: Option<Time>,
-    finished: Vec<TxnId>,
-    finish_at: Option<Time>,
+    pub(super) shards: u16,
+    pub(super) confirm_after: Span,
+    pub(super) finish_after: Span,
+    pub(super) watermark_every: Span,
+    pub(super) confirm_batch_max: usize,
+    pub(super) coordinator: Option<Machine>,
+    pub(super) active: BTreeMap<OrderId, Checkout>,
+    pub(super) attempts: BTreeMap<TxnId, OrderId>,
+    pub(super) parked: BTreeMap<OrderId, Vec<Parked>>,
+    pub(super) reserves: Vec<(ShardNo, TxnId, Lines, bool, bool)>,
+    pub(super) releases: BTreeMap<ShardNo, Vec<TxnId>>,
+    pub(super) confirms: BTreeMap<ShardNo, Vec<TxnId>>,
+    pub(super) confirm_at: Option<Time>,
+    pub(super) finished: Vec<TxnId>,
+    pub(super) finish_at: Option<Time>,
     /// Stock shards whose watermark may have moved since they were last told.
-    moved: BTreeSet<ShardNo>,
+    pub(super) moved: BTreeSet<ShardNo>,
     /// The watermark that each stock shard has acknowledged.
-    told: BTreeMap<ShardNo, TxnId>,
-    watermark_at: Time,
-    resend_at: Time,
+    pub(super) told: BTreeMap<ShardNo, TxnId>,
+    pub(super) watermark_at: Time,
+    pub(super) resend_at: Time,
 }
 
 impl Checkouts {
@@ -256,7 +253,14 @@ impl PaymentShard {
     }
 
     /// Reserves what the order holds now, under a fresh transaction id.
-    fn attempt(&mut self, now: Time, id: &OrderId, in_turn: bool, disk: &dyn Disk, out: &mut Outbox) {
+    pub(super) fn attempt(
+        &mut self,
+        now: Time,
+        id: &OrderId,
+        in_turn: bool,
+        disk: &dyn Disk,
+        out: &mut Outbox,
+    ) {
         let Some(checkout) = self.checkouts.active.get(id) else { return };
         let order = checkout.order.clone();
         let batch = self.group.machine.order_batch(id).cloned();
@@ -289,7 +293,7 @@ impl PaymentShard {
     }
 
     /// Carries out what the coordinator machine says.
-    fn run(&mut self, now: Time, steps: Vec<Step>, disk: &dyn Disk, out: &mut Outbox) {
+    pub(super) fn run(&mut self, now: Time, steps: Vec<Step>, disk: &dyn Disk, out: &mut Outbox) {
         for step in steps {
             match step {
                 Action::Reserve { shard, txn, lines, wait } => {
@@ -330,7 +334,7 @@ impl PaymentShard {
     }
 
     /// Everything is set aside: reread the order, then propose the charge.
-    fn decide(
+    pub(super) fn decide(
         &mut self,
         now: Time,
         txn: TxnId,
@@ -381,7 +385,7 @@ impl PaymentShard {
         self.submit(command, Waiter::Charge(txn), disk, out);
     }
 
-    fn give_back(&mut self, now: Time, txn: TxnId, disk: &dyn Disk, out: &mut Outbox) {
+    pub(super) fn give_back(&mut self, now: Time, txn: TxnId, disk: &dyn Disk, out: &mut Outbox) {
         let steps = self.checkouts.coordinator.as_mut().map(|c| c.abort(now, txn)).unwrap_or_default();
         self.run(now, steps, disk, out);
     }
@@ -428,14 +432,14 @@ impl PaymentShard {
         }
     }
 
-    fn unpark(&mut self, now: Time, id: &OrderId, disk: &dyn Disk, out: &mut Outbox) {
+    pub(super) fn unpark(&mut self, now: Time, id: &OrderId, disk: &dyn Disk, out: &mut Outbox) {
         for parked in self.checkouts.parked.remove(id).unwrap_or_default() {
             self.edit(now, parked.asker, &parked.order, &parked.request, parked.price, disk, out);
         }
     }
 
     /// The order is charged, or was: the first asker is told, the others' keys are stored with it.
-    fn paid(&mut self, now: Time, id: &OrderId, total: Money, disk: &dyn Disk, out: &mut Outbox) {
+    pub(super) fn paid(&mut self, now: Time, id: &OrderId, total: Money, disk: &dyn Disk, out: &mut Outbox) {
         let Some(checkout) = self.checkouts.active.remove(id) else { return };
         let answer = Answer::CheckedOut { order: id.clone(), total_cost: total };
         self.tell(checkout.first.0, Outcome::Done(answer), out);
@@ -444,7 +448,7 @@ impl PaymentShard {
         }
     }
 
-    fn given_back(&mut self, now: Time, id: &OrderId, disk: &dyn Disk, out: &mut Outbox) {
+    pub(super) fn given_back(&mut self, now: Time, id: &OrderId, disk: &dyn Disk, out: &mut Outbox) {
         let Some(checkout) = self.checkouts.active.get_mut(id) else { return };
         match std::mem::replace(&mut checkout.stage, Stage::Reserving) {
             Stage::GivingBack(Then::Restart) => self.attempt(now, id, false, disk, out),
@@ -458,7 +462,14 @@ impl PaymentShard {
 
     /// Refused, and behind nothing that may still change it: told to the first, asked anew for those who
     /// came later.
-    fn refused(&mut self, now: Time, id: &OrderId, outcome: Outcome, disk: &dyn Disk, out: &mut Outbox) {
+    pub(super) fn refused(
+        &mut self,
+        now: Time,
+        id: &OrderId,
+        outcome: Outcome,
+        disk: &dyn Disk,
+        out: &mut Outbox,
+    ) {
         let Some(checkout) = self.checkouts.active.remove(id) else { return };
         self.tell(checkout.first.0, outcome, out);
         for (asker, deadline) in checkout.late {
@@ -466,178 +477,4 @@ impl PaymentShard {
         }
         self.unpark(now, id, disk, out);
     }
-
-    /// A refusal that is no outcome of a charge waits for a round that begins now.
-    fn refuse_after_round(&mut self, id: &OrderId, refusal: Refusal, disk: &dyn Disk, out: &mut Outbox) {
-        let Some(checkout) = self.checkouts.active.get_mut(id) else { return };
-        checkout.stage = Stage::Refusing;
-        let order = checkout.order.clone();
-        self.read(Command::Nothing, Waiter::Refuse { order, refusal }, disk, out);
-    }
-
-    /// The round has passed. If the order was charged, removed or overwritten by now, it is asked anew.
-    pub(super) fn refuse_checkout(
-        &mut self,
-        now: Time,
-        order: &OrderRef,
-        refusal: Refusal,
-        disk: &dyn Disk,
-        out: &mut Outbox,
-    ) {
-        let overtaken = self.group.look(disk, |payments, view| {
-            payments
-                .order(view, order)
-                .map_or(true, |payments| payments.charge().is_some() || payments.closed)
-        });
-        // These two say nothing of what else may have happened to the order.
-        if !overtaken || matches!(refusal, Refusal::OrderNotFound(_) | Refusal::UserNotFound(_)) {
-            return self.refused(now, &order.order, Outcome::Refused(refusal), disk, out);
-        }
-        let Some(checkout) = self.checkouts.active.remove(&order.order) else { return };
-        let order = checkout.order.clone();
-        for (asker, deadline) in checkout.into_askers() {
-            self.checkout(now, asker, order.clone(), deadline, disk, out);
-        }
-    }
-
-    pub fn voted(
-        &mut self,
-        now: Time,
-        shard: ShardNo,
-        txn: TxnId,
-        vote: Vote,
-        disk: &dyn Disk,
-        out: &mut Outbox,
-    ) {
-        let vote = match vote {
-            Vote::Granted(lines) => coordinator::Vote::Granted(lines),
-            Vote::Busy => coordinator::Vote::Busy,
-            Vote::Refused(refusal) => coordinator::Vote::Refused(refusal),
-            Vote::Fenced => coordinator::Vote::Fenced,
-        };
-        let steps = self.checkouts.coordinator.as_mut().map(|c| c.voted(now, shard, txn, vote));
-        self.run(now, steps.unwrap_or_default(), disk, out);
-    }
-
-    pub fn resolved(
-        &mut self,
-        now: Time,
-        shard: ShardNo,
-        txns: Vec<TxnId>,
-        watermark: TxnId,
-        disk: &dyn Disk,
-        out: &mut Outbox,
-    ) {
-        let Some(coordinator) = &self.checkouts.coordinator else { return };
-        self.checkouts.told.insert(shard, watermark);
-        // One that has nothing open and knows it need not be told again.
-        if coordinator.has_open(shard) || coordinator.watermark(shard) != watermark {
-            self.checkouts.moved.insert(shard);
-        } else {
-            self.checkouts.moved.remove(&shard);
-        }
-        for txn in txns {
-            let steps = self.checkouts.coordinator.as_mut().map(|c| c.acknowledged(shard, txn));
-            self.run(now, steps.unwrap_or_default(), disk, out);
-        }
-    }
-
-    pub(super) fn finished_applied(&mut self, txns: &[TxnId]) {
-        let Some(coordinator) = &mut self.checkouts.coordinator else { return };
-        for &txn in txns {
-            self.checkouts.moved.extend(coordinator.finished(txn));
-        }
-    }
-
-    /// A stock shard has a new leader, or the link to it is new: what it owes an answer to is sent again.
-    pub fn stock_leader_changed(&mut self, now: Time, shard: ShardNo, disk: &dyn Disk, out: &mut Outbox) {
-        let steps = self.checkouts.coordinator.as_mut().map(|c| c.resend(now, Some(shard), true));
-        self.run(now, steps.unwrap_or_default(), disk, out);
-    }
-
-    pub fn tick_checkouts(&mut self, now: Time, disk: &dyn Disk, out: &mut Outbox) {
-        if self.checkouts.coordinator.is_none() || now < self.checkouts.resend_at {
-            return;
-        }
-        self.checkouts.resend_at = now + RESEND_EVERY;
-        let steps =
-            self.checkouts.coordinator.as_mut().map(|c| c.resend(now, None, false)).unwrap_or_default();
-        let before = self.checkouts.reserves.len();
-        self.run(now, steps, disk, out);
-        for reserve in &mut self.checkouts.reserves[before..] {
-            reserve.4 = true;
-        }
-        // One whose first asker has given up waiting is given back; those behind it begin anew.
-        let late: Vec<(TxnId, OrderId)> = self
-            .checkouts
-            .attempts
-            .iter()
-            .filter(|(_, id)| {
-                self.checkouts.active.get(*id).is_some_and(|checkout| {
-                    matches!(checkout.stage, Stage::Reserving) && checkout.first.1 < now
-                })
-            })
-            .map(|(txn, id)| (*txn, id.clone()))
-            .collect();
-        for (txn, id) in late {
-            if let Some(checkout) = self.checkouts.active.get_mut(&id) {
-                checkout.stage = Stage::GivingBack(Then::Tell(Outcome::Unknown));
-                self.give_back(now, txn, disk, out);
-            }
-        }
-    }
-
-    /// Posts what this round's checkouts have for the stock shards, and logs what is finished.
-    pub(super) fn post_checkouts(&mut self, now: Time, routes: &Routes, disk: &dyn Disk, out: &mut Outbox) {
-        let checkouts = &mut self.checkouts;
-        let Some(coordinator) = &checkouts.coordinator else { return };
-        let full = checkouts.confirms.values().any(|txns| txns.len() >= checkouts.confirm_batch_max);
-        let mut due = std::mem::take(&mut checkouts.releases);
-        let mut confirms = BTreeMap::new();
-        if full || checkouts.confirm_at.is_some_and(|at| at <= now) {
-            confirms = std::mem::take(&mut checkouts.confirms);
-            checkouts.confirm_at = None;
-            for &no in confirms.keys() {
-                due.entry(no).or_default();
-            }
-        }
-        if checkouts.watermark_at <= now && !checkouts.moved.is_empty() {
-            checkouts.watermark_at = now + checkouts.watermark_every;
-            for &no in &checkouts.moved {
-                if checkouts.told.get(&no) != Some(&coordinator.watermark(no)) {
-                    due.entry(no).or_default();
-                }
-            }
-        }
-        for (no, release) in due {
-            let confirm = confirms.remove(&no).unwrap_or_default();
-            if let Some(leader) = routes.leader_or_guess(stock_shard(no), now) {
-                let watermark = coordinator.watermark(no);
-                out.post(leader, Message::Resolve { shard: no, confirm, release, watermark });
-            }
-        }
-        for (no, txn, lines, wait, again) in std::mem::take(&mut checkouts.reserves) {
-            if let Some(leader) = routes.leader_or_guess(stock_shard(no), now) {
-                let watermark = coordinator.watermark(no);
-                let message = Message::Reserve { shard: no, txn, lines, wait, watermark };
-                if again {
-                    out.post_again(leader, message);
-                } else {
-                    out.post(leader, message);
-                }
-            }
-        }
-        let full = checkouts.finished.len() >= FINISH_BATCH_MAX;
-        if full || checkouts.finish_at.is_some_and(|at| at <= now) {
-            checkouts.finish_at = None;
-            let txns = std::mem::take(&mut checkouts.finished);
-            if !txns.is_empty() {
-                self.submit(Command::Finished(txns.clone()), Waiter::Finished(txns), disk, out);
-            }
-        }
-    }
-}
-
-const fn stock_shard(no: ShardNo) -> Shard {
-    Shard { module: Module::Stock, no }
 }

@@ -24,7 +24,11 @@ mod orders;
 mod outbox;
 mod payment;
 mod pod;
+mod questions;
+mod requests;
+mod resolve;
 mod routes;
+mod status;
 mod stock;
 
 pub use config::Config;

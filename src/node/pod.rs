@@ -4,15 +4,15 @@ use super::cluster::ClusterShard;
 use super::config::{CLUSTER_VOTERS_MAX, Config, Protocol};
 use super::copy::Arriving;
 use super::group::Group;
-use super::ingress::{Action, Ingress, Map};
+use super::ingress::Ingress;
 use super::log::{LogError, StoreLog, unpack};
-use super::message::{AskId, Message, Question, Record, Stamp};
+use super::message::{Message, Record, Stamp};
 use super::orders::OrderShard;
 use super::outbox::Outbox;
 use super::payment::PaymentShard;
 use super::routes::Routes;
 use super::stock::StockShard;
-use super::{Input, PeerStatus, Round, ShardStatus, Status};
+use super::{Input, Round};
 use crate::modules::batch::Load;
 use crate::modules::payment;
 use kassa_protocols::ids::{Module, PodId, Shard, ShardNo};
@@ -35,7 +35,7 @@ pub struct Node {
     pub(super) payment: BTreeMap<ShardNo, PaymentShard>,
     pub(super) ingress: Ingress,
     /// What was last heard of shards: stamps for questions.
-    heard: BTreeMap<Shard, Stamp>,
+    pub(super) heard: BTreeMap<Shard, Stamp>,
     pub(super) arriving: BTreeMap<Shard, Arriving>,
     pub(super) copies: u64,
     /// Shards to be checkpointed with this round, whatever the log says.
@@ -341,114 +341,6 @@ impl Node {
         }
     }
 
-    fn doubt(
-        &mut self,
-        from: PodId,
-        payment: ShardNo,
-        stock: ShardNo,
-        txns: Vec<kassa_protocols::ids::TxnId>,
-        asked_by: PodId,
-        disk: &dyn Disk,
-    ) {
-        let Some(shard) = self.payment.get_mut(&payment) else { return };
-        if shard.is_serving() {
-            shard.doubt(asked_by, stock, txns, disk, &mut self.out);
-        } else if from == asked_by
-            && let Some(leader) =
-                shard.group.leader().filter(|&leader| leader != self.config.me && leader != from)
-        {
-            // Passed on, one hop: the asker may not reach the leader.
-            self.out.send_early(leader, Message::Doubt { payment, stock, txns, asked_by });
-        }
-    }
-
-    fn asked(&mut self, now: Time, from: PodId, question: Question, disk: &dyn Disk) {
-        let out = &mut self.out;
-        let no = question.shard.no;
-        match question.shard.module {
-            Module::Cluster => self.cluster.asked(from, question, disk, out),
-            Module::Stock => match self.stock.get_mut(&no) {
-                Some(stock) => stock.asked(from, question, disk, out),
-                None => self.not_here(from, &question),
-            },
-            Module::Payment | Module::Order => match self.payment.get_mut(&no) {
-                Some(payment) => payment.asked(now, from, question, disk, out),
-                None => self.not_here(from, &question),
-            },
-        }
-    }
-
-    fn not_here(&mut self, from: PodId, question: &Question) {
-        let leader = self.routes.leader(question.shard);
-        let tell = super::message::Tell::NotLeader { leader };
-        self.out.post(from, Message::Tell { id: question.id, stamp: Stamp::default(), tell });
-    }
-
-    fn with_map<R>(&mut self, f: impl FnOnce(&mut Ingress, &Map<'_>) -> R) -> R {
-        let cluster = &self.cluster;
-        let order_batch = |index: u64| cluster.order_batch(index);
-        let map = Map { shards: self.config.shards, order_batch: &order_batch };
-        f(&mut self.ingress, &map)
-    }
-
-    fn act(&mut self, now: Time, actions: Vec<Action>) {
-        for action in actions {
-            match action {
-                Action::Send(id) => self.send_questions(now, vec![id]),
-                Action::Reply(client, outcome) => self.out.reply(client, outcome),
-            }
-        }
-    }
-
-    /// Sends questions to whoever leads, as far as is known; again and by other ways if need be.
-    fn send_questions(&mut self, now: Time, ids: Vec<AskId>) {
-        for id in ids {
-            let Some(shard) = self.ingress.shard_of(id) else { continue };
-            let (attempts, waited) = self.ingress.attempts(now, id);
-            let mut to = self.routes.leader(shard);
-            if waited >= self.config.timing.anywhere_after && self.ingress.relax(id) {
-                let here = self.payment.contains_key(&shard.no);
-                to = if here { Some(self.config.me) } else { self.routes.guess(shard, attempts) };
-            }
-            let to = match to {
-                Some(to) => to,
-                None if self.holds(shard) && waited < self.config.timing.ask_again => continue,
-                None => match self.routes.guess(shard, attempts) {
-                    Some(to) => to,
-                    None => continue,
-                },
-            };
-            if !self.out.can_reach(to) {
-                continue;
-            }
-            let stamp = |shard: Shard| self.stamp(shard);
-            // Borrowed apart: the stamp is read from the groups, the question from the ingress.
-            let stamp = stamp(shard);
-            let Some(question) = self.ingress.question(now, id, |_| stamp) else { continue };
-            self.ingress.sent(now, id, to);
-            let message = Message::Ask(Box::new(question));
-            if attempts > 1 {
-                self.out.post_again(to, message);
-            } else {
-                self.out.post(to, message);
-            }
-        }
-    }
-
-    /// What this pod has last heard of the shard.
-    fn stamp(&self, shard: Shard) -> Stamp {
-        let own = match shard.module {
-            Module::Cluster => None,
-            Module::Stock => {
-                self.stock.get(&shard.no).filter(|s| s.group.is_leading()).map(StockShard::stamp)
-            }
-            Module::Order | Module::Payment => {
-                self.payment.get(&shard.no).filter(|p| p.group.is_leading()).map(PaymentShard::stamp)
-            }
-        };
-        own.or_else(|| self.heard.get(&shard).copied()).unwrap_or_default()
-    }
-
     fn stock_leader_changed(&mut self, now: Time, no: ShardNo, disk: &dyn Disk) {
         for payment in self.payment.values_mut() {
             payment.stock_leader_changed(now, no, disk, &mut self.out);
@@ -590,56 +482,5 @@ impl Node {
         let mut round = self.out.drain();
         round.commits = commits;
         round
-    }
-
-    /// What this pod knows of itself.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        let mut shards = vec![shard_status(&self.cluster.group, 0)];
-        let mut not_ready = Vec::new();
-        let leaderless = |shard: Shard| format!("{shard} has no leader that this pod knows of");
-        if self.cluster.group.leader().is_none() {
-            not_ready.push(leaderless(Shard::CLUSTER));
-        }
-        for stock in self.stock.values() {
-            if stock.group.leader().is_none() {
-                not_ready.push(leaderless(stock.group.shard()));
-            }
-            // On read/write quorums only the coordinator evaluates, and so knows what is reserved.
-            let open = if stock.group.is_leading() { stock.group.machine.open() } else { 0 };
-            shards.push(shard_status(&stock.group, open as u64));
-        }
-        for payment in self.payment.values() {
-            if payment.group.leader().is_none() || (payment.group.is_leading() && !payment.is_serving()) {
-                not_ready.push(leaderless(payment.group.shard()));
-            }
-            let open = if payment.group.is_leading() { payment.group.machine.unfinished().len() } else { 0 };
-            shards.push(shard_status(&payment.group, open as u64));
-        }
-        let peers = self.config.pods.iter().filter(|&&pod| pod != self.config.me);
-        Status {
-            pod: self.config.me.0,
-            not_ready,
-            peers: peers.map(|&pod| PeerStatus { pod: pod.0, up: self.out.is_up(pod) }).collect(),
-            shards,
-            requests: self.ingress.len() as u64,
-            checkouts: self.payment.values().map(|payment| payment.checkouts.active() as u64).sum(),
-            unfinished: self.payment.values().map(|payment| payment.checkouts.open() as u64).sum(),
-            committed: self.payment.values().map(|payment| payment.committed).sum(),
-        }
-    }
-}
-
-fn shard_status<M: crate::modules::machine::Machine, T>(group: &Group<M, T>, open: u64) -> ShardStatus {
-    let (applied, committed) = group.positions();
-    ShardStatus {
-        module: group.shard().module.to_string(),
-        shard: group.shard().no.0,
-        replicas: group.replicas().iter().map(|pod| pod.0).collect(),
-        leader: group.leader().map(|pod| pod.0),
-        ballot: group.ballot().to_string(),
-        applied,
-        committed,
-        open,
     }
 }

@@ -23,6 +23,9 @@ const AGAIN_US: u64 = 100_000;
 /// How long nginx takes to notice that a connection was refused or broken.
 const BROKEN_US: u64 = 1_000;
 
+/// A batch of orders is loaded over another, and found again, within that long.
+const RELOAD_US: u64 = 2_000_000;
+
 /// A moment in a client's life.
 #[derive(Clone, Copy, Debug)]
 pub enum Wake {
@@ -124,7 +127,8 @@ impl World {
 
     fn ask(&mut self, client: usize) {
         let Clients { shop, workload, closing, .. } = &mut self.clients;
-        let Some(planned) = workload.next(client, shop, &mut self.rng) else {
+        let quiet = self.weather.connected(self.now_us, self.now_us + RELOAD_US);
+        let Some(planned) = workload.next(client, shop, quiet, &mut self.rng) else {
             self.clients.idle[client] = true;
             return;
         };
@@ -141,6 +145,7 @@ impl World {
             outcome: None,
             attempts: 0,
             calm: false,
+            connected: false,
             repeats: shop.keys[key].done,
             last: *closing,
         });
@@ -245,6 +250,7 @@ impl World {
         let Clients { shop, workload, closing, .. } = &mut self.clients;
         let record = &mut shop.history[call.record];
         record.calm = self.weather.calm(record.call_us, self.now_us);
+        record.connected = self.weather.connected(record.call_us, self.now_us);
         record.ret_us = Some(self.now_us);
         let key = &mut shop.keys[record.key];
         key.busy = false;

@@ -76,22 +76,36 @@ pub const SETTLING_US: u64 = 3_000_000;
 
 /// When something was broken, or might still be.
 pub struct Weather {
-    storms: Vec<(u64, u64)>,
+    storms: Vec<Storm>,
+}
+
+struct Storm {
+    from_us: u64,
+    to_us: u64,
+    /// A pod is gone for good, and all that lingers of it is that it is missing.
+    for_good: bool,
 }
 
 impl Weather {
     pub fn new(faults: &[Fault]) -> Self {
-        let mut storms = vec![(0, SETTLING_US)];
-        storms.extend(faults.iter().map(|fault| {
-            let forever = matches!(fault.kind, Kind::Rot { .. });
-            (fault.at_us, if forever { u64::MAX } else { fault.at_us + fault.for_us + AFTERMATH_US })
+        let mut storms = vec![Storm { from_us: 0, to_us: SETTLING_US, for_good: false }];
+        storms.extend(faults.iter().map(|fault| Storm {
+            from_us: fault.at_us,
+            to_us: fault.at_us + fault.for_us + AFTERMATH_US,
+            for_good: matches!(fault.kind, Kind::Rot { .. }),
         }));
         Self { storms }
     }
 
     /// Whether nothing was broken between the two moments.
     pub fn calm(&self, from_us: u64, to_us: u64) -> bool {
-        self.storms.iter().all(|&(start, end)| to_us < start || from_us > end)
+        let over = |storm: &Storm| !storm.for_good && from_us > storm.to_us;
+        self.storms.iter().all(|storm| to_us < storm.from_us || over(storm))
+    }
+
+    /// Whether all pods that still live heard each other between the two moments: none is behind.
+    pub fn connected(&self, from_us: u64, to_us: u64) -> bool {
+        self.storms.iter().all(|storm| to_us < storm.from_us || from_us > storm.to_us)
     }
 }
 
@@ -177,5 +191,14 @@ mod tests {
         assert!(!weather.calm(4_000_000, 10_000_001));
         assert!(!weather.calm(12_000_000, 13_000_000));
         assert!(weather.calm(18_000_000, 19_000_000));
+    }
+
+    #[test]
+    fn a_lost_disk_ends_the_calm_for_good_and_not_the_connection() {
+        let kind = Kind::Rot { pod: 0 };
+        let weather = Weather::new(&[Fault { at_us: 10_000_000, for_us: 1_000_000, kind }]);
+        assert!(!weather.calm(30_000_000, 31_000_000));
+        assert!(!weather.connected(16_000_000, 16_000_001));
+        assert!(weather.connected(30_000_000, 31_000_000));
     }
 }

@@ -59,6 +59,8 @@ pub struct Record {
     pub attempts: u32,
     /// Nothing was broken from shortly before the call up to the end.
     pub calm: bool,
+    /// No pod was behind: what a read shows is not what an overwritten order was.
+    pub connected: bool,
     /// The record whose effect this one repeats, by key.
     pub repeats: Option<usize>,
     /// One of the reads at the very end, when all is quiet.

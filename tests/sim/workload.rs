@@ -109,14 +109,21 @@ impl Workload {
     }
 
     /// What `client` asks next; nothing once enough has been asked.
-    pub fn next(&mut self, client: usize, shop: &mut Shop, rng: &mut ChaCha8Rng) -> Option<Planned> {
-        let planned = self.pick(client, shop, rng)?;
+    /// Orders are loaded anew only while it is `quiet`.
+    pub fn next(
+        &mut self,
+        client: usize,
+        shop: &mut Shop,
+        quiet: bool,
+        rng: &mut ChaCha8Rng,
+    ) -> Option<Planned> {
+        let planned = self.pick(client, shop, quiet, rng)?;
         self.left = self.left.saturating_sub(1);
         self.batch_in_flight += usize::from(planned.target.batch);
         Some(planned)
     }
 
-    fn pick(&mut self, client: usize, shop: &mut Shop, rng: &mut ChaCha8Rng) -> Option<Planned> {
+    fn pick(&mut self, client: usize, shop: &mut Shop, quiet: bool, rng: &mut ChaCha8Rng) -> Option<Planned> {
         if let Some(first) = self.errands.front()
             && (!self.frozen || self.batch_in_flight == 0 || !first.op.is_load())
         {
@@ -129,7 +136,7 @@ impl Workload {
             return None;
         }
         if self.reloads_left > 0 && self.left <= self.reload_after && self.batch_is_there(shop) {
-            self.reload(rng);
+            self.reload(quiet, rng);
         }
         for _ in 0..20 {
             if let Some(planned) = self.at_random(shop, rng) {
@@ -145,13 +152,13 @@ impl Workload {
         !self.frozen && there as u64 == self.batch
     }
 
-    fn reload(&mut self, rng: &mut ChaCha8Rng) {
+    fn reload(&mut self, quiet: bool, rng: &mut ChaCha8Rng) {
         self.reloads_left -= 1;
         self.plan_reload();
         self.frozen = true;
         let batch = Target { batch: true, ..Target::default() };
         let n = self.batch;
-        let op = match rng.random_range(0..3) {
+        let op = match rng.random_range(0..if quiet { 4 } else { 2 }) {
             0 => Op::LoadUsers { n, credit: self.some_credit(rng) },
             1 => Op::LoadItems { n, stock: rng.random_range(0..self.plenty), price: self.batch_price() },
             _ => self.load_orders(),

@@ -75,6 +75,12 @@ impl Workload {
             shop.orders[order].sure &= shop.history[record].calm || shop.history[record].op.is_read();
             return;
         }
+        let overwrites = shop.orders.iter().any(|order| order.id == view.order && order.replaced);
+        if overwrites && !shop.history[record].connected {
+            // A pod that was cut off may show what the order was before.
+            let target = Target { batch: true, ..Target::default() };
+            return self.errand(Op::FindOrder { order: view.order }, target);
+        }
         let Some(user) = shop.user_named(&view.user) else { return };
         let most =
             view.items.iter().filter_map(|(item, units)| Some((shop.item_named(item)?, *units))).collect();

@@ -137,9 +137,10 @@ impl<M: Machine, T> Group<M, T> {
         };
         if ahead {
             if full {
+                // Only then read what is on disk: what memory had deleted of it must not come back.
+                self.state.reset();
                 let old: Vec<Bytes> =
                     self.state.scan_stored(disk, &[]).into_iter().map(|(key, _)| key).collect();
-                self.state.reset();
                 for key in old {
                     if key != META && records.binary_search_by(|(new, _)| new.cmp(&key)).is_err() {
                         self.state.install(key, None);

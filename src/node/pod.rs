@@ -96,7 +96,7 @@ impl Node {
             cluster: ClusterShard { group: cluster },
             stock,
             payment,
-            ingress: Ingress::default(),
+            ingress: Ingress::new(config.seed),
             heard: BTreeMap::new(),
             arriving: BTreeMap::new(),
             copies: config.seed,

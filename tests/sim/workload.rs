@@ -322,6 +322,8 @@ impl Workload {
     /// Reads everything back, once for each time it is called.
     pub fn read_everything(&mut self, shop: &Shop) {
         self.left = 0;
+        // Whoever stopped in the middle of something does not go on with it now.
+        self.visits.fill_with(|| Visit::Nothing);
         for user in 0..shop.users.len() {
             let target = Target { user: Some(user), batch: shop.users[user].batch, ..Target::default() };
             self.errand(Op::FindUser { user: shop.users[user].id.clone() }, target);

@@ -22,7 +22,7 @@ use super::request::{Answer, OrderId, Refusal, UserId};
 use super::stock::{batch_key, txn_from_key, txn_key};
 use kassa_protocols::ids::{Incarnation, OpId, ShardNo, TxnId};
 use kassa_protocols::tables::View;
-use records::{KeyAnswer, KeyEntry, order_key, user_key};
+use records::{KeyAnswer, KeyEntry, credit_answer, order_key, user_key};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -241,6 +241,28 @@ impl Payments {
         Outcome::Done(answer)
     }
 
+    /// The user and the payments of an order that takes `pay` and `cancel`.
+    ///
+    /// # Errors
+    /// What is to be told at once: the first answer under this key, or why there is nothing to do.
+    fn open_order(
+        &self,
+        view: &mut View<'_>,
+        key: OpId,
+        order: &OrderRef,
+    ) -> Result<(User, OrderPayments), Outcome> {
+        let not_found = || Outcome::Refused(Refusal::UserNotFound(order.user.clone()));
+        let user = self.user(view, &order.user).ok_or_else(not_found)?;
+        let payments = self.order(view, order)?;
+        if let Some(answer) = credit_answer(&payments, key, user.incarnation, order) {
+            return Err(answer);
+        }
+        if payments.closed {
+            return Err(Outcome::Refused(Refusal::OrderNotFound(order.order.clone())));
+        }
+        Ok((user, payments))
+    }
+
     fn pay_order(
         &self,
         context: Context,
@@ -249,19 +271,10 @@ impl Payments {
         order: &OrderRef,
         amount: Money,
     ) -> Outcome {
-        let Some(mut user) = self.user(view, &order.user) else {
-            return Outcome::Refused(Refusal::UserNotFound(order.user.clone()));
-        };
-        let mut payments = match self.order(view, order) {
-            Ok(payments) => payments,
+        let (mut user, mut payments) = match self.open_order(view, key, order) {
+            Ok(both) => both,
             Err(outcome) => return outcome,
         };
-        if let Some(answer) = credit_answer(&payments, key, user.incarnation, order) {
-            return answer;
-        }
-        if payments.closed {
-            return Outcome::Refused(Refusal::OrderNotFound(order.order.clone()));
-        }
         match payments.standing(user.incarnation) {
             Some(standing) if standing.amount != amount => return Outcome::Refused(Refusal::PaymentMismatch),
             Some(_) => {}
@@ -281,19 +294,10 @@ impl Payments {
     }
 
     fn cancel(&self, context: Context, view: &mut View<'_>, key: OpId, order: &OrderRef) -> Outcome {
-        let Some(mut user) = self.user(view, &order.user) else {
-            return Outcome::Refused(Refusal::UserNotFound(order.user.clone()));
-        };
-        let mut payments = match self.order(view, order) {
-            Ok(payments) => payments,
+        let (mut user, mut payments) = match self.open_order(view, key, order) {
+            Ok(both) => both,
             Err(outcome) => return outcome,
         };
-        if let Some(answer) = credit_answer(&payments, key, user.incarnation, order) {
-            return answer;
-        }
-        if payments.closed {
-            return Outcome::Refused(Refusal::OrderNotFound(order.order.clone()));
-        }
         let standing = payments.standing(user.incarnation).filter(|p| p.user_incarnation == user.incarnation);
         let Some(payment) = standing else { return Outcome::Refused(Refusal::PaymentNotFound) };
         let Some(credit) = user.credit.checked_add(payment.amount) else {
@@ -438,20 +442,6 @@ impl Payments {
             view.set(batch_key(batch.incarnation), encode(batch));
         }
         Outcome::Acknowledged
-    }
-}
-
-/// The answer that `pay` or `cancel` gave under this key, on this life of the user.
-fn credit_answer(
-    payments: &OrderPayments,
-    key: OpId,
-    user: Incarnation,
-    order: &OrderRef,
-) -> Option<Outcome> {
-    let entry = payments.find_key(key).filter(|entry| entry.user_incarnation == user)?;
-    match entry.answer {
-        KeyAnswer::Credit(credit) => Some(Outcome::Done(Answer::Credit { user: order.user.clone(), credit })),
-        KeyAnswer::CheckedOut(_) | KeyAnswer::Removed => None,
     }
 }
 

@@ -1,10 +1,10 @@
 //! The records of a payment shard: users, and what was paid for orders.
 
-use super::{ORDERS, USERS};
+use super::{ORDERS, Outcome, USERS};
 use crate::modules::keys;
 use crate::modules::machine::{Context, decode};
 use crate::modules::money::Money;
-use crate::modules::request::{ItemId, OrderId, UserId};
+use crate::modules::request::{Answer, ItemId, OrderId, UserId};
 use bytes::{BufMut, Bytes, BytesMut};
 use kassa_protocols::ids::{Incarnation, OpId, ShardNo, TxnId};
 use kassa_protocols::time::ShardTime;
@@ -142,4 +142,18 @@ pub fn order_of_key(key: &[u8]) -> Option<(UserId, OrderId)> {
 #[must_use]
 pub fn order_payments(stored: &[u8]) -> OrderPayments {
     decode(stored)
+}
+
+/// The answer that `pay` or `cancel` gave under this key, on this life of the user.
+pub(super) fn credit_answer(
+    payments: &OrderPayments,
+    key: OpId,
+    user: Incarnation,
+    order: &OrderRef,
+) -> Option<Outcome> {
+    let entry = payments.find_key(key).filter(|entry| entry.user_incarnation == user)?;
+    match entry.answer {
+        KeyAnswer::Credit(credit) => Some(Outcome::Done(Answer::Credit { user: order.user.clone(), credit })),
+        KeyAnswer::CheckedOut(_) | KeyAnswer::Removed => None,
+    }
 }

@@ -6,7 +6,9 @@
 
 use crate::ids::Shard;
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// What a checkpoint left on disk. Reads see the last committed checkpoint of the shard, exactly.
 pub trait Disk {
@@ -29,12 +31,32 @@ pub struct State {
     shard: Shard,
     /// Whether stored values bear a version and deletions are records (quorum shards).
     versioned: bool,
-    slots: BTreeMap<Bytes, Slot>,
+    slots: Records<Slot>,
     dirty: usize,
+    /// In order of key, since a write made of it is.
     staged: BTreeMap<Bytes, Option<Bytes>>,
-    speculative: BTreeMap<Bytes, (u64, Option<Bytes>)>,
+    speculative: Records<(u64, Option<Bytes>)>,
     changed: Vec<Bytes>,
     watched: Option<u8>,
+}
+
+/// Records by key: looked up many times a command, and listed in order hardly ever. Hashed alike in every
+/// run, so that a simulated one repeats; whatever is listed is sorted first.
+type Records<V> = HashMap<Bytes, V, BuildHasherDefault<KeyHasher>>;
+
+/// XXH3 of the key's bytes.
+#[derive(Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxh3_64_with_seed(bytes, self.0);
+    }
+    /// Of one slice there is one length, which its hash covers.
+    fn write_usize(&mut self, _: usize) {}
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 #[derive(Debug)]
@@ -57,14 +79,14 @@ pub type VersionBytes = [u8; VERSION_BYTES];
 
 impl State {
     #[must_use]
-    pub const fn new(shard: Shard, versioned: bool, watched: Option<u8>) -> Self {
+    pub fn new(shard: Shard, versioned: bool, watched: Option<u8>) -> Self {
         Self {
             shard,
             versioned,
-            slots: BTreeMap::new(),
+            slots: Records::default(),
             dirty: 0,
             staged: BTreeMap::new(),
-            speculative: BTreeMap::new(),
+            speculative: Records::default(),
             changed: Vec::new(),
             watched,
         }
@@ -210,6 +232,7 @@ impl State {
             keep
         });
         self.dirty = 0;
+        changes.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         changes
     }
 
@@ -227,11 +250,9 @@ impl State {
                 break;
             }
         }
-        for (key, slot) in self.slots.range(Bytes::copy_from_slice(prefix)..) {
-            if !key.starts_with(prefix) {
-                break;
-            }
-            if slot.dirty {
+        #[expect(clippy::iter_over_hash_type, reason = "into a map in order of key")]
+        for (key, slot) in &self.slots {
+            if slot.dirty && key.starts_with(prefix) {
                 found.insert(key.clone(), slot.stored.clone());
             }
         }

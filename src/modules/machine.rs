@@ -5,6 +5,7 @@ use kassa_protocols::ids::Ballot;
 use kassa_protocols::tables::View;
 use kassa_protocols::time::ShardTime;
 use serde::{Serialize, de::DeserializeOwned};
+use std::cell::RefCell;
 
 /// What a command may know besides the records: all of it replicated, none of it a clock.
 #[derive(Clone, Copy, Debug)]
@@ -32,14 +33,40 @@ pub trait Machine: Default {
 /// The format of every record below; a reader of an older version must still read it.
 const RECORD_VERSION: u8 = 1;
 
+/// What the buffer below keeps between two uses at the most; a larger record is rare.
+const SCRATCH_BYTES_MAX: usize = 1 << 20;
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// A record as stored: its version, then postcard.
 ///
 /// # Panics
 /// Never: postcard serializes every type used here into a growing buffer.
 #[must_use]
-pub fn encode<T: Serialize>(record: &T) -> Bytes {
-    let buffer = vec![RECORD_VERSION];
-    postcard::to_extend(record, buffer).expect("records serialize").into()
+pub fn encode<T: Serialize + ?Sized>(record: &T) -> Bytes {
+    encode_as(RECORD_VERSION, record)
+}
+
+/// A record of a format of its own: its version, then postcard. Serialized into a buffer that is used again
+/// and again, since to grow a new one for every record costs more than to copy it once.
+///
+/// # Panics
+/// Never: postcard serializes every type used here into a growing buffer.
+#[must_use]
+pub fn encode_as<T: Serialize + ?Sized>(version: u8, record: &T) -> Bytes {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let mut buffer = std::mem::take(scratch);
+        buffer.clear();
+        buffer.push(version);
+        let buffer = postcard::to_extend(record, buffer).expect("records serialize");
+        let bytes = Bytes::copy_from_slice(&buffer);
+        if buffer.capacity() <= SCRATCH_BYTES_MAX {
+            *scratch = buffer;
+        }
+        bytes
+    })
 }
 
 /// The record that [`encode`] made.

@@ -369,6 +369,11 @@ impl<M: Machine, T> Group<M, T> {
         self.drain(now, disk, out);
     }
 
+    /// Whether `poll` has something to say.
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        !self.outputs.is_empty()
+    }
     pub fn poll(&mut self) -> Option<Output<M::Outcome, T>> {
         self.outputs.pop_front()
     }

@@ -1,6 +1,7 @@
 //! The packed log record of a round, and when a shard is checkpointed so that older ones can be cut.
 
 use super::message::Record;
+use crate::modules::machine::encode_as;
 use bytes::Bytes;
 use kassa_protocols::ids::{Module, Shard};
 use std::collections::VecDeque;
@@ -53,7 +54,7 @@ impl StoreLog {
 /// Never: log records serialize.
 #[must_use]
 pub fn pack(records: &[(Shard, Record)]) -> Bytes {
-    postcard::to_extend(records, vec![LOG_VERSION]).expect("log records serialize").into()
+    encode_as(LOG_VERSION, records)
 }
 
 /// Why a log record is not to be believed.

@@ -394,24 +394,31 @@ impl Node {
         let out = &mut self.out;
         if self.cluster.group.next_wakeup() <= now {
             self.cluster.group.tick(now, disk, out);
+            self.touched.insert(Shard::CLUSTER);
         }
-        for stock in self.stock.values_mut() {
+        for (&no, stock) in &mut self.stock {
             if stock.group.next_wakeup() <= now {
                 stock.group.tick(now, disk, out);
+                self.touched.insert(Shard { module: Module::Stock, no });
             }
             stock.tick(now, &self.routes, out);
         }
-        for payment in self.payment.values_mut() {
+        for (&no, payment) in &mut self.payment {
+            let shard = Shard { module: Module::Payment, no };
             if payment.group.next_wakeup() <= now {
                 payment.group.tick(now, disk, out);
+                self.touched.insert(shard);
             }
             if payment.orders.next_wakeup() <= now {
                 payment.orders.tick(now, disk, out);
+                self.touched.insert(shard);
+            }
+            if payment.checkouts.next_wakeup() <= now {
+                self.touched.insert(shard);
             }
             payment.tick_checkouts(now, disk, out);
         }
         self.follow_batches(disk);
-        self.touch_all();
         self.local(now, disk);
         if self.look_over_at <= now {
             self.look_over_at = now + LOOK_OVER_EVERY;
@@ -468,15 +475,21 @@ impl Node {
 
     /// Ends the round: what its inputs led to.
     pub fn flush(&mut self, now: Time, disk: &dyn Disk) -> Round {
-        for stock in self.stock.values_mut() {
+        for (&no, stock) in &mut self.stock {
             stock.turns(disk);
             stock.group.flush(now, disk, &mut self.out);
+            if stock.group.has_output() {
+                self.touched.insert(Shard { module: Module::Stock, no });
+            }
         }
-        for payment in self.payment.values_mut() {
+        for (&no, payment) in &mut self.payment {
             payment.group.flush(now, disk, &mut self.out);
+            if payment.group.has_output() {
+                self.touched.insert(Shard { module: Module::Payment, no });
+            }
         }
         self.cluster.group.flush(now, disk, &mut self.out);
-        self.touch_all();
+        self.touched.insert(Shard::CLUSTER);
         self.local(now, disk);
         let commits = self.commits(disk);
         let mut round = self.out.drain();

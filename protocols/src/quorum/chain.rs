@@ -7,8 +7,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Committed writes kept for repair: a replica that missed a link reset or a short pause finds what
-/// it lacks here and needs no table scan. About a second of rounds under load.
-const HISTORY_WRITES_MAX: usize = 1_024;
+/// it lacks here and needs no table scan. About a second of rounds under load; a longer one would be cold
+/// memory by the time it is freed, which costs more than the rare scan.
+const HISTORY_WRITES_MAX: usize = 256;
 /// The same in bytes, for 24 shards and more in a pod's 200 MiB.
 const HISTORY_BYTES_MAX: usize = 512 * 1_024;
 /// What a record costs in memory beside its bytes.

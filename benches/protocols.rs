@@ -146,6 +146,7 @@ impl<R: Replica> Trio<R> {
 
 fn paxos_trio() -> Trio<paxos::Replica> {
     let config = |me| paxos::Config {
+        history_bytes_max: paxos::HISTORY_BYTES_MAX,
         shard: Shard::new(Module::Payment, 7),
         me,
         epoch: 1,

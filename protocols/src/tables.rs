@@ -4,10 +4,15 @@
 //! code reads through a [`Disk`], which has two implementations: fjall in the binary, and the disk of
 //! the simulator. It never writes through one: writes are effects.
 
+mod walk;
+
+pub use walk::Page;
+
 use crate::ids::Shard;
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
+use walk::Walk;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// What a checkpoint left on disk. Reads see the last committed checkpoint of the shard, exactly.
@@ -38,6 +43,8 @@ pub struct State {
     speculative: Records<(u64, Option<Bytes>)>,
     changed: Vec<Bytes>,
     watched: Option<u8>,
+    /// Readers of the whole state, which are to know what changes behind them.
+    walks: BTreeMap<u64, Walk>,
 }
 
 /// Records by key: looked up many times a command, and listed in order hardly ever. Hashed alike in every
@@ -89,6 +96,7 @@ impl State {
             speculative: Records::default(),
             changed: Vec::new(),
             watched,
+            walks: BTreeMap::new(),
         }
     }
 
@@ -144,6 +152,9 @@ impl State {
         if self.watched.is_some() && self.watched == key.first().copied() {
             self.changed.push(key.clone());
         }
+        for walk in self.walks.values_mut() {
+            walk.note(&key);
+        }
         let slot =
             self.slots.entry(key).or_insert(Slot { stored: None, dirty: false, touched: true, fresh: false });
         slot.stored = stored;
@@ -183,9 +194,12 @@ impl State {
             self.store(key.clone(), Some(stored_value(version, value.as_ref())));
         }
     }
-    /// A record received from another replica, as stored there.
+    /// A record received from another replica, as stored there. It need not stay in memory.
     pub fn install(&mut self, key: Bytes, stored: Option<Bytes>) {
-        self.store(key, stored);
+        self.store(key.clone(), stored);
+        if let Some(slot) = self.slots.get_mut(&key) {
+            slot.touched = false;
+        }
     }
 
     /// The keys of the watched table that were committed since the last call.
@@ -288,6 +302,7 @@ impl State {
         self.dirty = 0;
         self.drop_speculative();
         self.changed.clear();
+        self.walks.clear();
     }
 }
 

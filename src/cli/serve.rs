@@ -389,6 +389,7 @@ fn node_config(config: &Config) -> node::Config {
             log_bytes_max: config.count("limits.log_bytes_max"),
             dirty_max: config.count("limits.dirty_records_max"),
             confirm_batch_max: config.count("limits.confirm_batch_max"),
+            ..node::config::Limits::default()
         },
         seed: rand::random(),
     }

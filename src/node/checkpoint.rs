@@ -7,14 +7,11 @@
 
 use super::Commit;
 use super::log::pack;
-use super::message::{Message, Position};
+use super::message::Message;
 use super::outbox::store_of;
 use super::pod::Node;
-use bytes::Bytes;
-use kassa_protocols::ids::{Module, PodId, Shard, ShardNo};
-use kassa_protocols::quorum;
+use kassa_protocols::ids::{Module, Shard, ShardNo};
 use kassa_protocols::tables::{Change, Disk};
-use kassa_protocols::time::Time;
 
 impl Node {
     /// The commits of this round, in the order in which they may begin.
@@ -154,59 +151,6 @@ impl Node {
         }
     }
 
-    /// Sends a peer a copy of a shard whose log no longer reaches back to what it has.
-    pub(super) fn send_copy(
-        &mut self,
-        shard: Shard,
-        peer: PodId,
-        newer_than: Option<quorum::Version>,
-        disk: &dyn Disk,
-    ) {
-        self.copies += 1;
-        let (copy, out) = (self.copies, &mut self.out);
-        match shard.module {
-            Module::Cluster => self.cluster.group.send_copy(peer, newer_than, copy, disk, out),
-            Module::Stock => {
-                if let Some(stock) = self.stock.get_mut(&shard.no) {
-                    stock.group.send_copy(peer, newer_than, copy, disk, out);
-                }
-            }
-            Module::Payment => {
-                if let Some(payment) = self.payment.get_mut(&shard.no) {
-                    payment.group.send_copy(peer, newer_than, copy, disk, out);
-                }
-            }
-            Module::Order => {}
-        }
-    }
-
-    /// Takes a whole copy; it is checkpointed with this round, so that records and position are one batch.
-    pub(super) fn install(
-        &mut self,
-        now: Time,
-        shard: Shard,
-        records: Vec<(Bytes, Bytes)>,
-        position: Position,
-        disk: &dyn Disk,
-    ) {
-        let out = &mut self.out;
-        let taken = match shard.module {
-            Module::Cluster => self.cluster.group.install(now, records, position, disk, out),
-            Module::Stock => self
-                .stock
-                .get_mut(&shard.no)
-                .is_some_and(|stock| stock.group.install(now, records, position, disk, out)),
-            Module::Payment => self
-                .payment
-                .get_mut(&shard.no)
-                .is_some_and(|payment| payment.group.install(now, records, position, disk, out)),
-            Module::Order => false,
-        };
-        if taken {
-            self.due.push(shard);
-        }
-    }
-
     /// Questions and messages that are of no shard of this pod go nowhere; nothing else may.
     #[must_use]
     pub(super) fn holds(&self, shard: Shard) -> bool {
@@ -228,9 +172,10 @@ impl Node {
     /// The shard that a message is about on this pod.
     pub(super) const fn touched_by(message: &Message) -> Option<Shard> {
         match message {
-            Message::Paxos { shard, .. } | Message::Quorum { shard, .. } | Message::Copy { shard, .. } => {
-                Some(*shard)
-            }
+            Message::Paxos { shard, .. }
+            | Message::Quorum { shard, .. }
+            | Message::Copy { shard, .. }
+            | Message::Copied { shard, .. } => Some(*shard),
             Message::Order { shard, .. } => Some(Shard { module: Module::Payment, no: *shard }),
             Message::Ask(question) => Some(question.shard),
             Message::Reserve { shard, .. }

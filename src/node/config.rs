@@ -2,6 +2,7 @@
 
 use kassa_protocols::ids::PodId;
 use kassa_protocols::time::Span;
+use kassa_protocols::{paxos, quorum};
 use serde::{Deserialize, Serialize};
 
 /// How a module is replicated.
@@ -60,6 +61,14 @@ pub struct Limits {
     pub dirty_max: usize,
     /// Confirmations of one stock shard sent in one message at the most.
     pub confirm_batch_max: usize,
+    /// What a shard keeps in memory of its log, on Paxos and on read/write quorums, for replicas that lag:
+    /// those that lag further get a copy.
+    pub paxos_history_bytes_max: usize,
+    pub quorum_history_bytes_max: usize,
+    /// Record bytes in one part of a shard's copy, about.
+    pub copy_part_bytes: usize,
+    /// Parts of a copy sent and not acknowledged.
+    pub copy_window: u32,
 }
 
 impl Default for Timing {
@@ -78,6 +87,17 @@ impl Default for Timing {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { requests_max: 8_192, log_bytes_max: 8 << 20, dirty_max: 8_192, confirm_batch_max: 512 }
+        Self {
+            requests_max: 8_192,
+            log_bytes_max: 8 << 20,
+            dirty_max: 8_192,
+            confirm_batch_max: 512,
+            paxos_history_bytes_max: paxos::HISTORY_BYTES_MAX,
+            quorum_history_bytes_max: quorum::HISTORY_BYTES_MAX,
+            // Together 2 MiB: far below what a link may have queued, and nothing beside it waits for
+            // more than 20 ms on a link of 1 Gbit/s; enough to keep one busy over a round trip.
+            copy_part_bytes: 256 << 10,
+            copy_window: 8,
+        }
     }
 }

@@ -1,26 +1,24 @@
-//! Checkpoints of a group's shard, and copies of it for a replica that is too far behind for the log.
+//! Checkpoints of a group's shard, and what copies of it are made of: see [`super::copying`].
 //!
 //! A checkpoint holds exactly the state at its position, as one batch with the record that names the
 //! position. Log records that it does not cover (accepted, not yet chosen; a promise) are logged again
 //! with it, so that everything older can be cut.
 
 use super::group::{Durable, Group, META, Meta, Replica, version_bytes};
-use super::message::{Message, Position, Record};
+use super::message::{Position, Record};
 use super::outbox::Outbox;
 use crate::modules::keys;
 use crate::modules::machine::{Machine, encode};
 use bytes::Bytes;
 use kassa_protocols::ids::PodId;
 use kassa_protocols::quorum;
-use kassa_protocols::tables::{Change, Disk, VERSION_BYTES, View};
+use kassa_protocols::tables::{Change, Disk, Page, VERSION_BYTES, View};
 use kassa_protocols::time::Time;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// Expired keys dropped with one checkpoint at the most.
 const EXPIRED_MAX: usize = 4_096;
-/// Record bytes in one message of a copy: well below what a frame may hold.
-const COPY_PART_BYTES: usize = 1 << 20;
-/// Record bytes of an unfinished copy that a pod holds for one shard at the most.
-const COPY_BYTES_MAX: usize = 1 << 30;
 
 impl<M: Machine, T> Group<M, T> {
     /// Writes the shard's state as of now, in the same batch as the log record at `position`.
@@ -66,54 +64,12 @@ impl<M: Machine, T> Group<M, T> {
             .collect()
     }
 
-    /// Sends a peer the records of this shard as of now: those newer than `newer_than`, or all.
-    pub fn send_copy(
-        &mut self,
-        peer: PodId,
-        newer_than: Option<quorum::Version>,
-        copy: u64,
-        disk: &dyn Disk,
-        out: &mut Outbox,
-    ) {
-        let mut records = self.state.scan_stored(disk, &[]);
-        records.retain(|(key, _)| key != META);
-        let position = match &mut self.replica {
-            Replica::Paxos(replica) => Position::Paxos(replica.durable()),
-            Replica::Quorum(replica) => {
-                let newer_than = newer_than.unwrap_or_default();
-                let full = newer_than == quorum::Version::ZERO;
-                if !full {
-                    let bound = version_bytes(newer_than);
-                    records.retain(|(_, stored)| stored[..VERSION_BYTES] > bound[..]);
-                }
-                Position::Quorum(replica.snapshot(newer_than, full))
-            }
-        };
-        let mut parts: Vec<Vec<(Bytes, Bytes)>> = vec![Vec::new()];
-        let mut bytes = 0;
-        for record in records {
-            if bytes >= COPY_PART_BYTES {
-                parts.push(Vec::new());
-                bytes = 0;
-            }
-            bytes += record.0.len() + record.1.len();
-            parts.last_mut().expect("never empty").push(record);
-        }
-        let count = parts.len();
-        for (i, records) in parts.into_iter().enumerate() {
-            let last = i + 1 == count;
-            let part = u32::try_from(i).expect("a copy has few parts");
-            let position = last.then(|| position.clone());
-            out.send(peer, Message::Copy { shard: self.shard, copy, part, last, records, position });
-        }
-    }
-
     /// Takes a whole copy, if it is ahead of what is here. Its records and its position are written as
     /// one batch by the checkpoint that the caller makes at once.
     pub fn install(
         &mut self,
         now: Time,
-        records: Vec<(Bytes, Bytes)>,
+        mut records: BTreeMap<Bytes, Option<Bytes>>,
         position: Position,
         disk: &dyn Disk,
         out: &mut Outbox,
@@ -139,53 +95,130 @@ impl<M: Machine, T> Group<M, T> {
             if full {
                 // Only then read what is on disk: what memory had deleted of it must not come back.
                 self.state.reset();
-                let old: Vec<Bytes> =
-                    self.state.scan_stored(disk, &[]).into_iter().map(|(key, _)| key).collect();
-                for key in old {
-                    if key != META && records.binary_search_by(|(new, _)| new.cmp(&key)).is_err() {
-                        self.state.install(key, None);
+                for (key, old) in self.state.scan_stored(disk, &[]) {
+                    if key == META {
+                        continue;
+                    }
+                    match records.entry(key) {
+                        Entry::Vacant(gone) => {
+                            gone.insert(None);
+                        }
+                        // Nothing to write.
+                        Entry::Occupied(same) if same.get().as_ref() == Some(&old) => {
+                            same.remove();
+                        }
+                        Entry::Occupied(_) => {}
                     }
                 }
             }
             for (key, stored) in records {
-                self.state.install(key, Some(stored));
+                self.state.install(key, stored);
             }
             self.machine.rebuild(&View { state: &mut self.state, disk });
         }
         self.drain(now, disk, out);
         ahead
     }
+
+    fn is_copied(&self, key: &[u8], stored: Option<&Bytes>, newer_than: quorum::Version) -> bool {
+        if key == META {
+            return false;
+        }
+        match &self.replica {
+            Replica::Paxos(_) => true,
+            Replica::Quorum(_) if newer_than == quorum::Version::ZERO => true,
+            Replica::Quorum(_) => {
+                stored.is_none_or(|stored| stored[..VERSION_BYTES] > version_bytes(newer_than)[..])
+            }
+        }
+    }
 }
 
-/// The parts of a copy as they arrive, of one shard at a time from one peer.
-#[derive(Debug, Default)]
-pub struct Arriving {
-    from: Option<(PodId, u64)>,
-    next: u32,
-    bytes: usize,
-    records: Vec<(Bytes, Bytes)>,
-}
+/// A shard of any module, as far as copies of it go.
+pub(super) trait Copying {
+    /// Begins to read the records of this shard for a copy.
+    fn begin_copy(&mut self, copy: u64);
 
-impl Arriving {
-    /// Takes a part; gives all records once the last one is there. A part out of order (its link was
-    /// reset) drops what was gathered: the copy is asked for again.
-    pub fn take(
+    /// Some more records for a copy, of those newer than `newer_than`; `None` if it has to be given up.
+    fn copy_page(
         &mut self,
-        from: PodId,
         copy: u64,
-        part: u32,
-        last: bool,
-        records: Vec<(Bytes, Bytes)>,
-    ) -> Option<Vec<(Bytes, Bytes)>> {
-        if part == 0 {
-            *self = Self { from: Some((from, copy)), ..Self::default() };
+        newer_than: quorum::Version,
+        bytes_max: usize,
+        disk: &dyn Disk,
+    ) -> Option<Page>;
+
+    /// Ends a copy whose pages are all read: what has changed since they were, and the position that they
+    /// are of together. The log is kept for the peer from here on.
+    fn end_copy(
+        &mut self,
+        copy: u64,
+        peer: PodId,
+        newer_than: quorum::Version,
+        disk: &dyn Disk,
+    ) -> Option<(Vec<Change>, Position)>;
+
+    /// A copy for `peer` has arrived there whole, or never will.
+    fn copy_is_over(&mut self, now: Time, copy: u64, peer: PodId, whole: bool);
+
+    /// A copy for this pod is on its way: there is no need to ask for another.
+    fn copy_arrives(&mut self, now: Time);
+}
+
+impl<M: Machine, T> Copying for Group<M, T> {
+    fn begin_copy(&mut self, copy: u64) {
+        self.state.begin_walk(copy);
+    }
+
+    fn copy_page(
+        &mut self,
+        copy: u64,
+        newer_than: quorum::Version,
+        bytes_max: usize,
+        disk: &dyn Disk,
+    ) -> Option<Page> {
+        let mut page = self.state.walk_page(copy, disk, bytes_max)?;
+        page.records.retain(|(key, stored)| self.is_copied(key, Some(stored), newer_than));
+        Some(page)
+    }
+
+    fn end_copy(
+        &mut self,
+        copy: u64,
+        peer: PodId,
+        newer_than: quorum::Version,
+        disk: &dyn Disk,
+    ) -> Option<(Vec<Change>, Position)> {
+        let mut changed = self.state.end_walk(copy, disk)?;
+        changed.retain(|(key, stored)| self.is_copied(key, stored.as_ref(), newer_than));
+        let position = match &mut self.replica {
+            Replica::Paxos(replica) => {
+                replica.snapshot_taken(peer);
+                Position::Paxos(replica.durable())
+            }
+            Replica::Quorum(replica) => {
+                replica.transfer_taken(peer);
+                Position::Quorum(replica.snapshot(newer_than, newer_than == quorum::Version::ZERO))
+            }
+        };
+        Some((changed, position))
+    }
+
+    fn copy_is_over(&mut self, now: Time, copy: u64, peer: PodId, whole: bool) {
+        self.state.drop_walk(copy);
+        match &mut self.replica {
+            Replica::Paxos(replica) if whole => replica.snapshot_sent(now, peer),
+            Replica::Paxos(replica) => replica.snapshot_given_up(now, peer),
+            Replica::Quorum(replica) if whole => replica.transfer_sent(peer),
+            Replica::Quorum(replica) => replica.transfer_given_up(peer),
         }
-        if self.from != Some((from, copy)) || self.next != part || self.bytes > COPY_BYTES_MAX {
-            return None;
+    }
+
+    fn copy_arrives(&mut self, now: Time) {
+        match &mut self.replica {
+            Replica::Paxos(replica) => replica.snapshot_begun(now),
+            // Asks by version, not by time: the source knows what is under way.
+            Replica::Quorum(_) => {}
         }
-        self.next += 1;
-        self.bytes += records.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
-        self.records.extend(records);
-        last.then(|| std::mem::take(self).records)
     }
 }

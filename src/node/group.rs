@@ -117,7 +117,10 @@ impl<M: Machine, T> Group<M, T> {
                     election_timeout: config.timing.election,
                     ..paxos::Timing::default()
                 };
-                let config = paxos::Config { shard, me: config.me, epoch: 1, voters, learners, timing };
+                let history_bytes_max = config.limits.paxos_history_bytes_max;
+                let me = config.me;
+                let config =
+                    paxos::Config { shard, me, epoch: 1, voters, learners, timing, history_bytes_max };
                 Replica::Paxos(Box::new(paxos::Replica::new(config, durable, now)))
             }
             Protocol::Quorum => {
@@ -143,6 +146,7 @@ impl<M: Machine, T> Group<M, T> {
                     write_quorum,
                     read_quorum,
                     timing,
+                    history_bytes_max: config.limits.quorum_history_bytes_max,
                 };
                 Replica::Quorum(Box::new(quorum::Replica::new(config, durable, now)))
             }

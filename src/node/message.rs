@@ -4,8 +4,8 @@ use crate::modules::batch::{BatchRecord, Load};
 use crate::modules::payment::OrderRef;
 use crate::modules::request::{ItemId, OrderId, Outcome, Refusal, Request};
 use crate::modules::stock::ReservedLine;
-use bytes::Bytes;
 use kassa_protocols::ids::{Ballot, Incarnation, OpId, PodId, Shard, ShardNo, TxnId};
+use kassa_protocols::tables::Change;
 use kassa_protocols::time::ShardTime;
 use kassa_protocols::{eventual, paxos, quorum};
 use serde::{Deserialize, Serialize};
@@ -84,14 +84,21 @@ pub enum Message {
         from: PodId,
         message: Box<Message>,
     },
-    /// A part of a copy of a shard's records, taken at one position.
+    /// A part of a copy of a shard: its records, or none where there is none any more; a later part
+    /// stands above an earlier. With the last, the position that all parts together are of.
     Copy {
         shard: Shard,
         copy: u64,
         part: u32,
-        last: bool,
-        records: Vec<(Bytes, Bytes)>,
+        records: Vec<Change>,
         position: Option<Position>,
+    },
+    /// Its answer: all parts below this one are here, with the last of them durably taken in; or none:
+    /// what came before it is not, so it has to begin anew.
+    Copied {
+        shard: Shard,
+        copy: u64,
+        next: Option<u32>,
     },
 }
 

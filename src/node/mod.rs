@@ -16,6 +16,7 @@ mod checkpoint;
 mod cluster;
 pub mod config;
 mod copy;
+mod copying;
 mod group;
 mod ingress;
 mod log;

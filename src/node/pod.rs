@@ -2,7 +2,7 @@
 
 use super::cluster::ClusterShard;
 use super::config::{CLUSTER_VOTERS_MAX, Config, Protocol};
-use super::copy::Arriving;
+use super::copying::Copies;
 use super::group::Group;
 use super::ingress::Ingress;
 use super::log::{LogError, StoreLog, unpack};
@@ -36,8 +36,7 @@ pub struct Node {
     pub(super) ingress: Ingress,
     /// What was last heard of shards: stamps for questions.
     pub(super) heard: BTreeMap<Shard, Stamp>,
-    pub(super) arriving: BTreeMap<Shard, Arriving>,
-    pub(super) copies: u64,
+    pub(super) copies: Copies,
     /// Shards to be checkpointed with this round, whatever the log says.
     pub(super) due: Vec<Shard>,
     pub(super) logs: BTreeMap<Module, StoreLog>,
@@ -98,8 +97,7 @@ impl Node {
             payment,
             ingress: Ingress::new(config.seed),
             heard: BTreeMap::new(),
-            arriving: BTreeMap::new(),
-            copies: config.seed,
+            copies: Copies::new(config.seed),
             due: Vec::new(),
             logs,
             touched: BTreeSet::new(),
@@ -195,6 +193,7 @@ impl Node {
         if !up {
             self.routes.forget_hints_of(peer);
         }
+        self.copies_lost(now, peer, up);
         self.touch_all();
         let out = &mut self.out;
         self.cluster.group.link(now, peer, up, disk, out);
@@ -331,13 +330,10 @@ impl Node {
                     self.out.send_early(to, Message::Relay { to, from: origin, message });
                 }
             }
-            Message::Copy { shard, copy, part, last, records, position } => {
-                let arriving = self.arriving.entry(shard).or_default();
-                let whole = arriving.take(from, copy, part, last, records);
-                if let (Some(records), Some(position)) = (whole, position) {
-                    self.install(now, shard, records, position, disk);
-                }
+            Message::Copy { shard, copy, part, records, position } => {
+                self.part_arrived(now, from, shard, copy, part, records, position, disk);
             }
+            Message::Copied { shard, copy, next } => self.copied(now, from, shard, copy, next, disk),
         }
     }
 
@@ -369,7 +365,7 @@ impl Node {
                 },
             };
             for (peer, newer_than) in copies {
-                self.send_copy(shard, peer, newer_than, disk);
+                self.copy_wanted(now, shard, peer, newer_than, disk);
             }
             self.routes.observe(shard, leader);
         }
@@ -419,6 +415,7 @@ impl Node {
             payment.tick_checkouts(now, disk, out);
         }
         self.follow_batches(disk);
+        self.tick_copies(now, disk);
         self.local(now, disk);
         if self.look_over_at <= now {
             self.look_over_at = now + LOOK_OVER_EVERY;

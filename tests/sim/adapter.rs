@@ -8,6 +8,12 @@ pub use kassa::node::{ClientId, Commit, Input, Message, Node, Status};
 use kassa_protocols::ids::PodId;
 use kassa_protocols::time::Time;
 
+/// A replica that was away for a second needs a copy.
+const HISTORY_BYTES_MAX: usize = 4_096;
+/// Of a copy a few records go in a part, and a few parts at a time.
+const COPY_PART_BYTES: usize = 512;
+const COPY_WINDOW: u32 = 3;
+
 const fn protocol(replication: Replication) -> Protocol {
     match replication {
         Replication::Paxos => Protocol::Paxos,
@@ -27,8 +33,16 @@ pub fn start(pod: PodId, scenario: &Scenario, disk: &Disk, now: Time) -> Node {
         stock: protocol(scenario.stock),
         write_quorum: 2,
         timing: Timing::default(),
-        // Small enough that checkpoints and cuts happen all the time.
-        limits: Limits { log_bytes_max: 4_096, dirty_max: 64, ..Limits::default() },
+        // Small enough that checkpoints and cuts happen all the time, and copies come in many parts.
+        limits: Limits {
+            log_bytes_max: 4_096,
+            dirty_max: 64,
+            paxos_history_bytes_max: HISTORY_BYTES_MAX,
+            quorum_history_bytes_max: HISTORY_BYTES_MAX,
+            copy_part_bytes: COPY_PART_BYTES,
+            copy_window: COPY_WINDOW,
+            ..Limits::default()
+        },
         seed: u64::from(pod.0) << 32 | now.0,
     };
     let mut node = Node::new(config, disk, now);

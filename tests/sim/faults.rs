@@ -2,7 +2,7 @@
 
 use crate::net::Delay;
 use crate::pod::CrashPoint;
-use crate::scenario::{Scenario, Trouble};
+use crate::scenario::{Absence, Scenario, Trouble};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
@@ -124,6 +124,11 @@ pub fn schedule(scenario: &Scenario, rng: &mut ChaCha8Rng) -> Vec<Fault> {
             Fault { at_us, for_us: rng.random_range(10_000..=longest), kind }
         })
         .collect();
+    faults.extend(scenario.absence.map(|Absence { pod, from_us, for_us }| Fault {
+        at_us: from_us,
+        for_us,
+        kind: Kind::Kill { pod, power: true },
+    }));
     faults.sort_by_key(|fault| fault.at_us);
     faults
 }

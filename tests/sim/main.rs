@@ -13,6 +13,7 @@
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "the books look for a few of many operations and answers")]
 
+mod absent;
 mod adapter;
 mod books;
 mod clients;

@@ -33,7 +33,9 @@ pub struct Delay {
 struct Link {
     up: bool,
     cut: bool,
-    queue: VecDeque<Vec<Message>>,
+    queue: VecDeque<(usize, Vec<Message>)>,
+    /// What is queued, if it is counted.
+    bytes: usize,
     /// When the last frame in the queue arrives; a later one never arrives before it.
     last_due_us: u64,
     ticket: u64,
@@ -43,6 +45,7 @@ struct Link {
 pub struct Net {
     pods: usize,
     links: Vec<Link>,
+    backlog_bytes_max: Option<usize>,
 }
 
 /// What became of a frame handed to a link.
@@ -59,10 +62,17 @@ pub enum Sent {
 }
 
 impl Net {
-    pub fn new(pods: usize, delay: Delay) -> Self {
-        let link =
-            || Link { up: false, cut: false, queue: VecDeque::new(), last_due_us: 0, ticket: 0, delay };
-        Self { pods, links: (0..pods * pods).map(|_| link()).collect() }
+    pub fn new(pods: usize, delay: Delay, backlog_bytes_max: Option<usize>) -> Self {
+        let link = || Link {
+            up: false,
+            cut: false,
+            queue: VecDeque::new(),
+            bytes: 0,
+            last_due_us: 0,
+            ticket: 0,
+            delay,
+        };
+        Self { pods, links: (0..pods * pods).map(|_| link()).collect(), backlog_bytes_max }
     }
 
     pub fn pairs(&self) -> impl Iterator<Item = Pair> + use<> {
@@ -75,14 +85,17 @@ impl Net {
     }
 
     pub fn send(&mut self, now_us: u64, rng: &mut ChaCha8Rng, pair: Pair, frame: Vec<Message>) -> Sent {
+        let bytes = self.backlog_bytes_max.map_or(0, |_| encoded_bytes(&frame));
+        let bytes_max = self.backlog_bytes_max.unwrap_or(usize::MAX);
         let link = self.link(pair);
         if !link.up {
             return Sent::Lost;
         }
-        if link.queue.len() >= QUEUE_FRAMES_MAX {
+        if link.queue.len() >= QUEUE_FRAMES_MAX || link.bytes + bytes > bytes_max {
             return Sent::Full;
         }
-        link.queue.push_back(frame);
+        link.bytes += bytes;
+        link.queue.push_back((bytes, frame));
         if link.cut {
             return Sent::Held;
         }
@@ -92,13 +105,19 @@ impl Net {
     /// The frame that arrives now, unless the link has changed since.
     pub fn arrive(&mut self, pair: Pair, ticket: Ticket) -> Option<Vec<Message>> {
         let link = self.link(pair);
-        if ticket.0 == link.ticket { link.queue.pop_front() } else { None }
+        if ticket.0 != link.ticket {
+            return None;
+        }
+        let (bytes, frame) = link.queue.pop_front()?;
+        link.bytes -= bytes;
+        Some(frame)
     }
 
     /// Loses what has not arrived; says whether the link was up.
     pub fn reset(&mut self, pair: Pair) -> bool {
         let link = self.link(pair);
         link.queue.clear();
+        link.bytes = 0;
         link.ticket += 1;
         std::mem::replace(&mut link.up, false)
     }
@@ -144,6 +163,10 @@ impl Net {
     }
 }
 
+fn encoded_bytes(frame: &[Message]) -> usize {
+    postcard::to_allocvec(frame).expect("messages encode").len()
+}
+
 impl Link {
     fn next_due(&mut self, now_us: u64, rng: &mut ChaCha8Rng) -> u64 {
         let due = now_us + self.delay.base_us + rng.random_range(0..=self.delay.jitter_us);
@@ -161,7 +184,7 @@ mod tests {
     const BA: Pair = Pair { from: 1, to: 0 };
 
     fn net() -> (Net, ChaCha8Rng) {
-        let mut net = Net::new(2, Delay { base_us: 100, jitter_us: 900 });
+        let mut net = Net::new(2, Delay { base_us: 100, jitter_us: 900 }, None);
         assert!(net.connect(AB));
         (net, ChaCha8Rng::seed_from_u64(3))
     }

@@ -33,11 +33,18 @@ pub fn run(seed: u64, talks: bool) -> Result<Ran, String> {
     if talks {
         eprintln!("{scenario:#?}");
     }
-    let mut world = World::new(scenario, rng, talks);
+    lead(&mut World::new(scenario, rng, talks))
+}
+
+/// Leads a world through its faults to the rest after them, and checks its books.
+///
+/// # Errors
+/// What was found wrong, for people.
+pub fn lead(world: &mut World) -> Result<Ran, String> {
     let faults_end_us = world.scenario.faults_end_us;
-    until(&mut world, faults_end_us, |_| false)?;
+    until(world, faults_end_us, |_| false)?;
     world.mend();
-    until(&mut world, faults_end_us + ENDS_WITHIN_US, |world| world.clients.all_idle())?;
+    until(world, faults_end_us + ENDS_WITHIN_US, |world| world.clients.all_idle())?;
     if !world.clients.all_idle() {
         return Err(format!("requests without an end:\n  {}", world.clients.stuck().join("\n  ")));
     }
@@ -47,13 +54,13 @@ pub fn run(seed: u64, talks: bool) -> Result<Ran, String> {
             return Err(format!("never comes to rest:\n  {}", open.join("\n  ")));
         }
         let next = world.now_us + LOOK_US;
-        until(&mut world, next, |_| false)?;
+        until(world, next, |_| false)?;
     }
     // Twice, of whichever pods: all say the same.
     for _ in 0..2 {
         world.read_everything();
         let by_us = world.now_us + ENDS_WITHIN_US;
-        until(&mut world, by_us, |world| world.clients.all_idle())?;
+        until(world, by_us, |world| world.clients.all_idle())?;
         if !world.clients.all_idle() {
             return Err(format!("last reads without an end:\n  {}", world.clients.stuck().join("\n  ")));
         }
@@ -66,7 +73,7 @@ pub fn run(seed: u64, talks: bool) -> Result<Ran, String> {
 }
 
 /// Steps the world up to a time, or until something holds.
-fn until(world: &mut World, until_us: u64, holds: impl Fn(&World) -> bool) -> Result<(), String> {
+pub fn until(world: &mut World, until_us: u64, holds: impl Fn(&World) -> bool) -> Result<(), String> {
     while !holds(world) && world.step(until_us) {
         if world.counts.events > EVENTS_MAX {
             return Err(format!("more than {EVENTS_MAX} events: something spins"));

@@ -46,6 +46,17 @@ pub struct Scenario {
     pub think_us: u64,
     /// When faults end and all is mended.
     pub faults_end_us: u64,
+    /// A pod that is away for long, besides whatever the seed draws.
+    pub absence: Option<Absence>,
+    /// Bytes that a link may have queued, if they are counted: one that is owed more is reset.
+    pub backlog_bytes_max: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Absence {
+    pub pod: usize,
+    pub from_us: u64,
+    pub for_us: u64,
 }
 
 impl Scenario {
@@ -81,6 +92,8 @@ impl Scenario {
             proxy_timeout_us: rng.random_range(1_000_000..3_000_000),
             think_us: rng.random_range(0..150_000),
             faults_end_us: rng.random_range(4_000_000..10_000_000),
+            absence: None,
+            backlog_bytes_max: None,
         }
     }
 }

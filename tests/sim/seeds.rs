@@ -91,6 +91,7 @@ struct Totals {
     repeats: u64,
     faults: u64,
     frames: u64,
+    copies: u64,
     events: u64,
     histories: u64,
     undecided: u64,
@@ -111,6 +112,7 @@ impl Totals {
         self.sums += ran.report.sums;
         self.faults += ran.counts.faults;
         self.frames += ran.counts.frames;
+        self.copies += ran.counts.copies;
         self.events += ran.counts.events;
         self.virtual_us += ran.virtual_us;
         self.slowest = self.slowest.max((took_ms, seed));
@@ -119,7 +121,7 @@ impl Totals {
     fn print(&self) {
         println!(
             "{} seeds, {} s of virtual time: {} operations, {} checkouts answered, {} refusals, {} repeats, \
-             {} faults, {} frames, {} events; {} histories checked ({} undecided), {} sums; \
+             {} faults, {} frames, {} copies of shards, {} events; {} histories checked ({} undecided), {} sums; \
              slowest seed {} took {} ms",
             self.seeds,
             self.virtual_us / 1_000_000,
@@ -129,6 +131,7 @@ impl Totals {
             self.repeats,
             self.faults,
             self.frames,
+            self.copies,
             self.events,
             self.histories,
             self.undecided,
@@ -145,6 +148,7 @@ impl Totals {
         assert!(self.refused > self.seeds, "hardly a refusal");
         assert!(self.repeats > self.seeds, "hardly a repeat");
         assert!(self.faults > self.seeds, "hardly a fault");
+        assert!(self.copies * 4 > self.seeds, "hardly a copy of a shard");
         assert!(self.sums > self.seeds, "hardly a sum");
         assert!(self.undecided * 20 <= self.histories, "too many histories undecided");
     }

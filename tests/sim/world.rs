@@ -91,6 +91,9 @@ pub struct Counts {
     pub frames: u64,
     pub faults: u64,
     pub starts: u64,
+    /// Copies of shards whose last part was sent, and links reset for having too much queued.
+    pub copies: u64,
+    pub overflows: u64,
     /// A fold of all events and their times: two runs of one seed have the same.
     pub trace: u64,
 }
@@ -118,7 +121,7 @@ impl World {
         let mut world = Self {
             now_us: 0,
             pods,
-            net: Net::new(scenario.pods, scenario.delay),
+            net: Net::new(scenario.pods, scenario.delay, scenario.backlog_bytes_max),
             clients: Clients::new(&scenario, &mut rng),
             weather: Weather::new(&faults),
             counts: Counts::default(),
@@ -281,6 +284,8 @@ impl World {
 
     fn send(&mut self, from: usize, to: usize, messages: Vec<Message>) {
         self.counts.frames += 1;
+        let last_part = |message: &&Message| matches!(message, Message::Copy { position: Some(_), .. });
+        self.counts.copies += messages.iter().filter(last_part).count() as u64;
         if self.talks {
             self.say(|| format!("p{from} → p{to} {messages:?}"));
         }
@@ -292,7 +297,10 @@ impl World {
         match self.net.send(self.now_us, &mut self.rng, pair, messages) {
             Sent::Due(at, ticket) => self.at(at, Event::Arrive { pair, ticket }),
             Sent::Held | Sent::Lost => {}
-            Sent::Full => self.reset(pair, 0),
+            Sent::Full => {
+                self.counts.overflows += 1;
+                self.reset(pair, 0);
+            }
         }
     }
 

@@ -219,8 +219,9 @@ impl Replica {
         self.stream(pod, sets, fx);
     }
 
-    /// Sends a peer that is behind what it lacks, as far as the window allows. One message covers a run of
-    /// entries whole, so that what it claims does not rest on another having arrived.
+    /// Sends a peer that is behind some of what it lacks, as far as the window allows: one run, and the next
+    /// when that is acknowledged, since a link that has just come up carries those of all shards at once. One
+    /// message covers a run of entries whole, so that what it claims does not rest on another having arrived.
     pub(super) fn stream(&mut self, pod: PodId, sets: &mut dyn Sets, fx: &mut Effects) {
         let newest = self.seq;
         let Some(peer) = self.peers.get_mut(&pod) else { return };
@@ -232,7 +233,7 @@ impl Replica {
             fx.send.push((pod, Message::Behind { seq: self.journal.floor() }));
             return;
         }
-        while peer.sent < newest && self.journal.between(peer.acked, peer.sent) < WINDOW_ENTRIES {
+        if peer.sent < newest && self.journal.between(peer.acked, peer.sent) < WINDOW_ENTRIES {
             let prev = peer.sent;
             let mut run: BTreeMap<Bytes, Vec<Item>> = BTreeMap::new();
             let mut bytes = 0;

@@ -170,6 +170,7 @@ impl Replica {
                 peer.progress_at = now;
                 self.pump(now, i, fx);
             }
+            self.peer_applied(from, applied);
         }
         self.commit(now, fx);
     }

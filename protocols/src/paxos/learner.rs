@@ -9,6 +9,10 @@ use crate::time::{Span, Time};
 /// a large shard takes seconds to send.
 const SNAPSHOT_PATIENCE: Span = Span::from_millis(5_000);
 
+/// A peer that lacks no more entries than this has caught up with a snapshot: what is kept for all
+/// reaches further back.
+const CAUGHT_UP_WITHIN: u64 = 64;
+
 impl Replica {
     /// Applies the entry that was just added to the chosen prefix.
     pub(super) fn apply(&mut self, mut entry: Entry, fx: &mut Fx) {
@@ -50,6 +54,7 @@ impl Replica {
     pub(super) fn on_catch_up(&mut self, now: Time, from: PodId, index: u64, fx: &mut Fx) {
         let ballot = self.promised;
         let applied = self.log.applied();
+        self.peer_applied(from, index.saturating_sub(1));
         match self.log.chosen_from(index, MESSAGE_BYTES_MAX) {
             Some(entries) if entries.is_empty() => {}
             Some(entries) => {
@@ -104,12 +109,47 @@ impl Replica {
         self.catch_up_at = now + SNAPSHOT_PATIENCE;
     }
 
-    /// The last of a snapshot for `peer` has left, or it was given up: the next request makes a new one.
+    /// A snapshot for `peer` is of the applied index as it is now: what is chosen behind it is kept until
+    /// the peer has caught up, within a bound.
+    pub fn snapshot_taken(&mut self, peer: PodId) {
+        let from = self.log.applied() + 1;
+        if let Some(peer) = self.peers.iter_mut().find(|p| p.id == peer) {
+            peer.wants_from = Some(from);
+        }
+        self.keep_what_is_wanted();
+    }
+
+    /// `peer` has the whole of a snapshot: the next request makes a new one.
     pub fn snapshot_sent(&mut self, now: Time, peer: PodId) {
         let again = now + self.config.timing.election_timeout;
         if let Some(peer) = self.peers.iter_mut().find(|p| p.id == peer) {
             peer.snapshot_at = again;
         }
+    }
+
+    /// A snapshot for `peer` will not be ended: the next request makes a new one.
+    pub fn snapshot_given_up(&mut self, now: Time, peer: PodId) {
+        self.snapshot_sent(now, peer);
+        if let Some(peer) = self.peers.iter_mut().find(|p| p.id == peer) {
+            peer.wants_from = None;
+        }
+        self.keep_what_is_wanted();
+    }
+
+    /// `peer` has applied up to `index`.
+    pub(super) fn peer_applied(&mut self, peer: PodId, index: u64) {
+        let applied = self.log.applied();
+        let Some(peer) = self.peers.iter_mut().find(|p| p.id == peer) else { return };
+        let Some(from) = peer.wants_from else { return };
+        if index + 1 >= from {
+            peer.wants_from = (index + CAUGHT_UP_WITHIN < applied).then_some(index + 1);
+            self.keep_what_is_wanted();
+        }
+    }
+
+    fn keep_what_is_wanted(&mut self) {
+        let wanted = self.peers.iter().filter_map(|peer| peer.wants_from).min();
+        self.log.want_from(wanted);
     }
 
     /// The node holds a whole snapshot: takes its position if that is ahead. The tables must be

@@ -6,10 +6,14 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Chosen entries kept for laggards that a checkpoint does not cover yet: some seconds of a busy shard,
 /// and with 25 shards a pod still little memory.
-const RETAINED_BYTES_MAX: usize = 1 << 20;
-/// Chosen entries kept below the checkpoint: enough for a peer that restarts or lost a link for a
+pub const HISTORY_BYTES_MAX: usize = 1 << 20;
+/// The part of that kept below the checkpoint: enough for a peer that restarts or lost a link for a
 /// moment; anything older is cheaper as a snapshot.
-const RETAINED_CHECKPOINTED_BYTES_MAX: usize = 256 << 10;
+const CHECKPOINTED_PART: usize = 4;
+
+/// Chosen entries kept for a peer that takes in a snapshot, from the snapshot's position on: what a busy
+/// shard chooses while the last of it travels and is written. Past so many times the usual it needs another.
+const BEHIND_SNAPSHOT_TIMES: usize = 8;
 
 #[derive(Debug)]
 pub(super) struct Log {
@@ -18,17 +22,22 @@ pub(super) struct Log {
     chosen: VecDeque<Entry>,
     chosen_bytes: usize,
     checkpointed: u64,
+    /// From here on a peer with a snapshot will ask.
+    wanted_from: Option<u64>,
+    history_bytes_max: usize,
     /// Above `applied`: by index, the ballot accepted in and the entry.
     accepted: BTreeMap<u64, (Ballot, Entry)>,
 }
 
 impl Log {
-    pub fn new(applied: u64) -> Self {
+    pub const fn new(applied: u64, history_bytes_max: usize) -> Self {
         Self {
             first: applied + 1,
             chosen: VecDeque::new(),
             chosen_bytes: 0,
             checkpointed: applied,
+            wanted_from: None,
+            history_bytes_max,
             accepted: BTreeMap::new(),
         }
     }
@@ -92,10 +101,23 @@ impl Log {
         self.checkpointed = self.checkpointed.max(index.min(self.applied()));
         self.trim();
     }
+    /// From this index on entries are kept for a peer with a snapshot, or for none any more.
+    pub fn want_from(&mut self, index: Option<u64>) {
+        if self.wanted_from != index {
+            self.wanted_from = index;
+            self.trim();
+        }
+    }
     fn trim(&mut self) {
         loop {
             let covered = self.first <= self.checkpointed;
-            let bytes_max = if covered { RETAINED_CHECKPOINTED_BYTES_MAX } else { RETAINED_BYTES_MAX };
+            let bytes_max = if self.wanted_from.is_some_and(|wanted| wanted <= self.first) {
+                self.history_bytes_max * BEHIND_SNAPSHOT_TIMES
+            } else if covered {
+                self.history_bytes_max / CHECKPOINTED_PART
+            } else {
+                self.history_bytes_max
+            };
             if self.chosen_bytes <= bytes_max {
                 return;
             }
@@ -111,5 +133,40 @@ impl Log {
         self.chosen_bytes = 0;
         self.checkpointed = applied;
         self.accepted = self.accepted.split_off(&(applied + 1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::Body;
+    use super::*;
+    use crate::time::ShardTime;
+    use bytes::Bytes;
+
+    #[test]
+    fn what_a_peer_with_a_snapshot_will_ask_for_is_kept() {
+        let entry = || {
+            let body = Body::Commands(Bytes::from_static(&[0; 904]));
+            Entry { time: ShardTime::default(), origin: Ballot::ZERO, body }
+        };
+        let mut log = Log::new(0, 4_000);
+        let choose = |log: &mut Log, count: u64| {
+            for _ in 0..count {
+                log.choose(entry());
+                log.checkpointed(log.applied());
+            }
+        };
+        choose(&mut log, 10);
+        assert_eq!((log.first(), log.applied()), (10, 10));
+        log.want_from(Some(11));
+        choose(&mut log, 20);
+        assert_eq!(log.chosen_from(11, usize::MAX).map(|entries| entries.len()), Some(20));
+        choose(&mut log, 100);
+        assert_eq!(log.chosen_from(11, usize::MAX), None, "within a bound");
+        log.want_from(Some(105));
+        choose(&mut log, 1);
+        assert_eq!(log.first(), 105, "what lies before it goes when there is too much");
+        log.want_from(None);
+        assert_eq!(log.first(), 131);
     }
 }

@@ -39,6 +39,7 @@ mod message;
 mod reads;
 
 pub use leader::PROPOSALS_IN_FLIGHT_MAX;
+pub use log::HISTORY_BYTES_MAX;
 pub use message::{Body, Durable, Entry, Event, Fx, Message, Record};
 
 use crate::ids::{Ballot, PodId, Shard};
@@ -63,6 +64,8 @@ pub struct Config {
     /// They get all entries and never count.
     pub learners: Vec<PodId>,
     pub timing: Timing,
+    /// Chosen entries kept in memory for peers that lag, in bytes: [`HISTORY_BYTES_MAX`].
+    pub history_bytes_max: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -161,6 +164,8 @@ struct Peer {
     progress_at: Time,
     /// Not before this is another snapshot wanted for it.
     snapshot_at: Time,
+    /// It was given a snapshot and has not caught up since: the log is kept for it from here on.
+    wants_from: Option<u64>,
 }
 
 impl Replica {
@@ -188,6 +193,7 @@ impl Replica {
             heard_at: now,
             progress_at: now,
             snapshot_at: now,
+            wants_from: None,
         });
         Self {
             majority: config.voters.len() / 2 + 1,
@@ -196,7 +202,7 @@ impl Replica {
             // Below every ballot of this epoch, above all of older ones.
             promised: durable.promised.max(Ballot { epoch: config.epoch, round: 0, pod: 0 }),
             voted: (Ballot::ZERO, 0),
-            log: Log::new(durable.applied),
+            log: Log::new(durable.applied, config.history_bytes_max),
             time: durable.time,
             lead: durable.lead,
             committed: durable.applied,
@@ -318,7 +324,10 @@ impl Replica {
             self.peers[i].snapshot_at = now;
             self.greet(now, i, fx);
             self.prepare(now, Some(peer), fx);
-        } else if peer == self.promised.pod() && self.promised.round > 0 {
+        } else {
+            self.snapshot_given_up(now, peer);
+        }
+        if !up && peer == self.promised.pod() && self.promised.round > 0 {
             self.suspect = true;
             let soon = now + Span(self.config.timing.stagger.0 * self.rank);
             self.stand_at = self.stand_at.min(soon);

@@ -11,7 +11,10 @@ use std::sync::Arc;
 /// memory by the time it is freed, which costs more than the rare scan.
 const HISTORY_WRITES_MAX: usize = 256;
 /// The same in bytes, for 24 shards and more in a pod's 200 MiB.
-const HISTORY_BYTES_MAX: usize = 512 * 1_024;
+pub const HISTORY_BYTES_MAX: usize = 512 * 1_024;
+/// For a replica that takes in a copy of the tables, from the copy's version on, so many times the usual:
+/// what a busy shard commits while the last of it travels and is written. Past it the replica needs another.
+const BEHIND_COPY_TIMES: usize = 16;
 /// What a record costs in memory beside its bytes.
 const RECORD_OVERHEAD_BYTES: usize = 64;
 
@@ -25,6 +28,9 @@ pub(super) struct Chain {
     history_bytes: usize,
     committed: Version,
     committed_time: ShardTime,
+    /// A replica with a copy of this `seq` will ask for what follows.
+    wanted_from: Option<u64>,
+    history_bytes_max: usize,
 }
 
 /// What became of an attempt to replace the end of the chain.
@@ -39,7 +45,7 @@ pub(super) enum Spliced {
 }
 
 impl Chain {
-    pub fn new(committed: Version, time: ShardTime) -> Self {
+    pub const fn new(committed: Version, time: ShardTime, history_bytes_max: usize) -> Self {
         Self {
             base: committed,
             writes: VecDeque::new(),
@@ -47,6 +53,8 @@ impl Chain {
             history_bytes: 0,
             committed,
             committed_time: time,
+            wanted_from: None,
+            history_bytes_max,
         }
     }
 
@@ -122,13 +130,32 @@ impl Chain {
         self.history_bytes += size_bytes(&write);
         self.committed = write.version;
         self.committed_time = write.time;
-        while self.history > HISTORY_WRITES_MAX || self.history_bytes > HISTORY_BYTES_MAX {
+        self.trim();
+        Some(write)
+    }
+
+    /// What follows this `seq` is kept for a replica with a copy, or for none any more.
+    pub fn want_from(&mut self, seq: Option<u64>) {
+        if self.wanted_from != seq {
+            self.wanted_from = seq;
+            self.trim();
+        }
+    }
+
+    fn trim(&mut self) {
+        loop {
+            let wanted = self.wanted_from.is_some_and(|seq| seq <= self.base.seq);
+            let times = if wanted { BEHIND_COPY_TIMES } else { 1 };
+            if self.history <= HISTORY_WRITES_MAX * times
+                && self.history_bytes <= self.history_bytes_max * times
+            {
+                return;
+            }
             let oldest = self.writes.pop_front().expect("there is a history, so there are writes");
             self.history -= 1;
             self.history_bytes -= size_bytes(&oldest);
             self.base = oldest.version;
         }
-        Some(write)
     }
 
     /// What one that has `have` lacks of this chain, from the last version that both hold on; `None`
@@ -147,7 +174,7 @@ impl Chain {
                 VecDeque::new()
             }
         };
-        *self = Self { writes: tail, ..Self::new(version, time) };
+        *self = Self { writes: tail, ..Self::new(version, time, self.history_bytes_max) };
     }
 
     /// How many of `writes` lead up to `version`, if it is on the chain.

@@ -197,7 +197,9 @@ impl Replica {
         if accepted.ballot == ballot {
             assert!(accepted <= self.chain.accepted(), "nobody else writes in this ballot");
             peer.matched = peer.matched.max(accepted.seq);
+            self.peer_accepted(from, accepted.seq);
         }
+        let Role::Coordinator(coordinator) = &self.role else { return };
         if let Some(floor) = coordinator.peers.values().map(|peer| peer.durable).min() {
             self.floor = self.floor.max(floor);
         }

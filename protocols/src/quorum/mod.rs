@@ -43,6 +43,7 @@ mod replica;
 mod takeover;
 mod types;
 
+pub use chain::HISTORY_BYTES_MAX;
 pub use coordinator::{BARRIERS_MAX, WRITES_IN_FLIGHT_MAX};
 pub use reads::{ReadState, ReadVerdict, judge};
 pub use types::{Beat, Durable, Event, Have, Message, Record, Snapshot, Version, Write};
@@ -98,6 +99,8 @@ pub struct Config {
     /// R = N − W + 1.
     pub read_quorum: usize,
     pub timing: Timing,
+    /// Committed writes kept in memory for replicas that lag, in bytes: [`HISTORY_BYTES_MAX`].
+    pub history_bytes_max: usize,
 }
 
 impl Config {
@@ -106,7 +109,8 @@ impl Config {
     pub fn majority(shard: Shard, me: PodId, epoch: u32, replicas: Vec<PodId>) -> Self {
         let write_quorum = replicas.len() / 2 + 1;
         let read_quorum = replicas.len() - write_quorum + 1;
-        Self { shard, me, epoch, replicas, write_quorum, read_quorum, timing: Timing::default() }
+        let (timing, history_bytes_max) = (Timing::default(), HISTORY_BYTES_MAX);
+        Self { shard, me, epoch, replicas, write_quorum, read_quorum, timing, history_bytes_max }
     }
 
     fn check(&self) {
@@ -137,6 +141,8 @@ pub struct Replica {
     asked: Option<Time>,
     /// Transfers asked of the layer above: from which version, when.
     transfers: BTreeMap<PodId, (Version, Time)>,
+    /// Replicas that were given a copy and have not caught up since, with its `seq`: what follows is kept.
+    wanted: BTreeMap<PodId, u64>,
     role: Role,
 }
 
@@ -156,16 +162,17 @@ impl Replica {
     pub fn new(config: Config, durable: Durable, now: Time) -> Self {
         config.check();
         Self {
-            config,
             promised: durable.promised,
             seen: durable.promised,
-            chain: Chain::new(durable.committed, durable.time),
+            chain: Chain::new(durable.committed, durable.time, config.history_bytes_max),
             dropped: durable.dropped,
             floor: Version::ZERO,
             logged: durable.committed,
             asked: None,
             transfers: BTreeMap::new(),
+            wanted: BTreeMap::new(),
             role: Role::Follower(Follower::new(now)),
+            config,
         }
     }
 
@@ -261,7 +268,7 @@ impl Replica {
         if peer == self.config.me || !self.config.replicas.contains(&peer) {
             return;
         }
-        self.transfers.remove(&peer);
+        self.transfer_given_up(peer);
         self.asked = None;
         match &self.role {
             Role::Follower(_) => self.link_of_follower(now, peer, up),
@@ -373,6 +380,8 @@ impl Replica {
         self.promised = ballot;
         self.seen = self.seen.max(ballot);
         self.asked = None;
+        self.wanted.clear();
+        self.chain.want_from(None);
         fx.persist.push(Record::Promised { ballot });
         self.retire(now, fx);
     }

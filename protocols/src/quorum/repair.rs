@@ -10,6 +10,10 @@ use crate::ids::{Ballot, PodId};
 use crate::time::Time;
 use std::sync::Arc;
 
+/// A replica that lacks no more writes than this has caught up with a copy: what is kept for all
+/// reaches further back.
+const CAUGHT_UP_WITHIN: u64 = 64;
+
 impl Replica {
     /// Asks the coordinator for what is missing, unless that is under way.
     pub(super) fn ask(&mut self, now: Time, coordinator: PodId, fx: &mut Effects) {
@@ -94,6 +98,37 @@ impl Replica {
         }
     }
 
+    /// A transfer for `peer` is of the committed version as it is now: what is committed behind it is
+    /// kept until the peer has caught up, within a bound.
+    pub fn transfer_taken(&mut self, peer: PodId) {
+        self.wanted.insert(peer, self.chain.committed().seq);
+        self.keep_what_is_wanted();
+    }
+
+    /// `peer` has the whole of a transfer: the next request makes a new one.
+    pub fn transfer_sent(&mut self, peer: PodId) {
+        self.transfers.remove(&peer);
+    }
+
+    /// A transfer for `peer` will not be ended: the next request makes a new one.
+    pub fn transfer_given_up(&mut self, peer: PodId) {
+        self.transfers.remove(&peer);
+        self.wanted.remove(&peer);
+        self.keep_what_is_wanted();
+    }
+
+    /// `peer` has accepted this version of the ballot that this replica coordinates.
+    pub(super) fn peer_accepted(&mut self, peer: PodId, seq: u64) {
+        let near = seq + CAUGHT_UP_WITHIN >= self.chain.accepted().seq;
+        if near && self.wanted.remove(&peer).is_some() {
+            self.keep_what_is_wanted();
+        }
+    }
+
+    fn keep_what_is_wanted(&mut self) {
+        self.chain.want_from(self.wanted.values().min().copied());
+    }
+
     /// A transfer has arrived, complete. If this returns `true`, the tables are to be brought to
     /// `snapshot` (all records replaced if it is full), and stored with `durable` and
     /// `retained_log` in one batch, which replaces this shard's older log and is on disk before
@@ -109,6 +144,7 @@ impl Replica {
         }
         let before = self.chain.accepted();
         self.chain.restart_at(snapshot.version, snapshot.time);
+        self.wanted.clear();
         assert!(self.chain.accepted() >= before, "the accepted version never decreases");
         self.dropped = self.dropped.max(snapshot.dropped);
         self.logged = self.chain.committed();

@@ -3,7 +3,9 @@
 use crate::oracle::Oracle;
 use bytes::Bytes;
 use kassa_protocols::ids::{Ballot, Module, PodId, Shard};
-use kassa_protocols::paxos::{Body, Config, Durable, Entry, Event, Fx, Message, Record, Replica, Timing};
+use kassa_protocols::paxos::{
+    Body, Config, Durable, Entry, Event, Fx, HISTORY_BYTES_MAX, Message, Record, Replica, Timing,
+};
 use kassa_protocols::time::{Span, Time};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -76,6 +78,7 @@ impl Cluster {
         };
         for me in voters.iter().chain(&learners).copied() {
             let config = Config {
+                history_bytes_max: HISTORY_BYTES_MAX,
                 shard: Shard::new(Module::Payment, 0),
                 me,
                 epoch: 1,
@@ -184,7 +187,9 @@ impl Cluster {
             }
             Event::SnapshotWanted { peer } => {
                 let pod = self.pod(id);
-                let durable = pod.replica.as_ref().expect("it asks").durable();
+                let replica = pod.replica.as_mut().expect("it asks");
+                replica.snapshot_taken(peer);
+                let durable = replica.durable();
                 let parcel = Parcel::Snapshot(durable, pod.state.clone());
                 self.post(id, peer, parcel);
                 let now = self.now;

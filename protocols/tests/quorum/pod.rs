@@ -376,6 +376,7 @@ impl Pod {
                 Event::Passed { ticket } => self.pass(ticket, model),
                 Event::Transfer { peer, newer_than, full } => {
                     self.events.push(format!("transfer to {peer} newer than {newer_than} full={full}"));
+                    self.replica().transfer_taken(peer);
                     let head = self.replica().snapshot(newer_than, full);
                     let newer = self.tables.iter().filter(|(_, (version, _))| full || *version > newer_than);
                     let records = newer.map(|(key, (version, value))| (key.clone(), *version, value.clone()));

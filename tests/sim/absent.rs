@@ -1,0 +1,85 @@
+//! A pod that was away while the others cut their logs catches up by copies, while load goes on, over
+//! links that may have little queued.
+
+use crate::adapter::Status;
+use crate::net::Delay;
+use crate::run::{lead, until};
+use crate::scenario::{Absence, Replication, Scenario, Trouble};
+use crate::world::World;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+const AWAY: usize = 2;
+/// Less than the records of a shard come to, and more than the runs of orders that a new link carries
+/// beside a few parts of a copy.
+const BACKLOG_BYTES_MAX: usize = 96 << 10;
+/// How long after all is at rest a pod may take to have everything.
+const CATCHES_UP_WITHIN_US: u64 = 20_000_000;
+
+fn scenario(payment: Replication, stock: Replication) -> Scenario {
+    Scenario {
+        pods: 3,
+        shards: 2,
+        payment,
+        stock,
+        trouble: Trouble::None,
+        clients: 8,
+        operations: 6_000,
+        users: 30,
+        items: 30,
+        batch: 0,
+        reloads: 0,
+        plenty: 1_000,
+        delay: Delay { base_us: 500, jitter_us: 500 },
+        fsync_us: 500,
+        write_us: 20,
+        proxy_timeout_us: 2_000_000,
+        think_us: 5_000,
+        faults_end_us: 14_000_000,
+        absence: Some(Absence { pod: AWAY, from_us: 1_500_000, for_us: 6_000_000 }),
+        backlog_bytes_max: Some(BACKLOG_BYTES_MAX),
+    }
+}
+
+/// The shards of which a pod has less than some other.
+fn behind(world: &World) -> Vec<String> {
+    let statuses: Vec<Status> = world.pods.iter().filter_map(|pod| pod.status()).collect();
+    assert_eq!(statuses.len(), world.pods.len(), "all pods are up");
+    let shards = |status: &Status| {
+        let shards = status.shards.iter();
+        shards.map(|s| ((s.module.clone(), s.shard), s.applied)).collect::<Vec<_>>()
+    };
+    let mut behind = Vec::new();
+    for status in &statuses {
+        for (shard, applied) in shards(status) {
+            let most = statuses.iter().flat_map(shards).filter(|(other, _)| *other == shard);
+            let most = most.map(|(_, applied)| applied).max().unwrap_or(0);
+            if applied < most {
+                behind.push(format!("p{} {shard:?}: {applied} of {most}", status.pod));
+            }
+        }
+    }
+    behind
+}
+
+fn catches_up(payment: Replication, stock: Replication) {
+    let rng = ChaCha8Rng::seed_from_u64(7);
+    let mut world = World::new(scenario(payment, stock), rng, std::env::var_os("TALK").is_some());
+    let ran = lead(&mut world).unwrap_or_else(|wrong| panic!("{wrong}"));
+    let by_us = world.now_us + CATCHES_UP_WITHIN_US;
+    until(&mut world, by_us, |world| behind(world).is_empty()).expect("nothing spins");
+    println!("{payment:?} {stock:?}: {:?}", world.counts);
+    assert_eq!(behind(&world), Vec::<String>::new());
+    assert!(ran.counts.copies >= 4, "each shard of both modules had to be copied");
+    assert_eq!(world.counts.overflows, 0, "no link was owed more than it may have queued");
+}
+
+#[test]
+fn catches_up_by_copies_under_load() {
+    catches_up(Replication::Paxos, Replication::Quorum);
+}
+
+#[test]
+fn catches_up_by_copies_with_the_protocols_exchanged() {
+    catches_up(Replication::Quorum, Replication::Paxos);
+}

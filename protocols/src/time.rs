@@ -34,6 +34,11 @@ impl Time {
     pub const fn since(self, earlier: Self) -> Span {
         Span(self.0.saturating_sub(earlier.0))
     }
+    /// The next multiple of `interval` after this: what is due on one beat shares rounds and frames.
+    #[must_use]
+    pub const fn next_beat(self, interval: Span) -> Self {
+        Self((self.0 / interval.0 + 1) * interval.0)
+    }
 }
 
 impl Add<Span> for Time {

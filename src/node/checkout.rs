@@ -302,7 +302,8 @@ impl PaymentShard {
                 Action::Release { shard, txn } => self.checkouts.releases.entry(shard).or_default().push(txn),
                 Action::Confirm { shard, txn } => {
                     self.checkouts.confirms.entry(shard).or_default().push(txn);
-                    let at = now + self.checkouts.confirm_after;
+                    // All shards of a pod on one beat: a stock shard then writes what all of them confirm at once.
+                    let at = now.next_beat(self.checkouts.confirm_after);
                     self.checkouts.confirm_at.get_or_insert(at);
                 }
                 Action::Granted { txn, grants } => self.decide(now, txn, grants, disk, out),
@@ -326,7 +327,7 @@ impl PaymentShard {
                 Action::Deposed => {}
                 Action::Finished { txn } => {
                     self.checkouts.finished.push(txn);
-                    let at = now + self.checkouts.finish_after;
+                    let at = now.next_beat(self.checkouts.finish_after);
                     self.checkouts.finish_at.get_or_insert(at);
                 }
             }

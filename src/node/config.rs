@@ -42,9 +42,9 @@ pub struct Timing {
     pub ask_again: Span,
     /// How long an order's operation waits for a leader before any replica takes it.
     pub anywhere_after: Span,
-    /// How long confirmations are gathered before they are sent.
+    /// The beat on which the confirmations gathered by then are sent.
     pub confirm_after: Span,
-    /// How long finished charges are gathered before they are logged.
+    /// The beat on which the charges finished by then are logged.
     pub finish_after: Span,
     /// How often a changed watermark is sent to a stock shard that hears nothing else.
     pub watermark_every: Span,
@@ -78,8 +78,8 @@ impl Default for Timing {
             election: Span::from_millis(250),
             ask_again: Span::from_millis(500),
             anywhere_after: Span::from_millis(1_500),
-            confirm_after: Span::from_millis(5),
-            finish_after: Span::from_millis(10),
+            confirm_after: Span::from_millis(25),
+            finish_after: Span::from_millis(50),
             watermark_every: Span::from_millis(500),
         }
     }

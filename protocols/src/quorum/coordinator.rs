@@ -69,7 +69,7 @@ impl Coordinator {
         Self {
             ballot,
             serving: false,
-            beat_at: next_beat(now, config.timing.heartbeat),
+            beat_at: now.next_beat(config.timing.heartbeat),
             stage: Stage::Open { since: now },
             clock: ShardClock::start(time, now),
             peers: config.replicas.iter().map(|&pod| (pod, peer())).collect(),
@@ -240,7 +240,7 @@ impl Replica {
         if now < coordinator.beat_at {
             return;
         }
-        coordinator.beat_at = next_beat(now, timing.heartbeat);
+        coordinator.beat_at = now.next_beat(timing.heartbeat);
         let near = |(pod, peer): &(&PodId, &Peer)| **pod == me || now.since(peer.heard) < timing.election;
         if coordinator.peers.iter().filter(near).count() < self.config.write_quorum {
             // Cut off: no more heartbeats, so that those who still hear this pod choose another.
@@ -325,9 +325,4 @@ impl Replica {
             fx.send_early.push((preferred, Message::Handover { ballot: coordinator.ballot }));
         }
     }
-}
-
-/// Shards of a pod beat together, so that they share a frame.
-const fn next_beat(now: Time, heartbeat: Span) -> Time {
-    Time((now.0 / heartbeat.0 + 1) * heartbeat.0)
 }

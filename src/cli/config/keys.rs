@@ -170,8 +170,8 @@ pub const KEYS: &[Key] = &[
         (1, 60_000),
         "that an order's operation waits for its owner before any replica takes it",
     ),
-    ms("timing.confirm_after_ms", 5, (1, 60_000), "for which confirmations are gathered"),
-    ms("timing.finish_after_ms", 10, (1, 60_000), "for which finished charges are gathered"),
+    ms("timing.confirm_after_ms", 25, (1, 60_000), "for which confirmations are gathered"),
+    ms("timing.finish_after_ms", 50, (1, 60_000), "for which finished charges are gathered"),
     ms(
         "timing.watermark_every_ms",
         500,

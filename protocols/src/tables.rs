@@ -4,6 +4,7 @@
 //! code reads through a [`Disk`], which has two implementations: fjall in the binary, and the disk of
 //! the simulator. It never writes through one: writes are effects.
 
+mod sweep;
 mod walk;
 
 pub use walk::Page;
@@ -12,6 +13,7 @@ use crate::ids::Shard;
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
+use sweep::Sweep;
 use walk::Walk;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -45,6 +47,7 @@ pub struct State {
     watched: Option<u8>,
     /// Readers of the whole state, which are to know what changes behind them.
     walks: BTreeMap<u64, Walk>,
+    sweep: Sweep,
 }
 
 /// Records by key: looked up many times a command, and listed in order hardly ever. Hashed alike in every
@@ -97,6 +100,7 @@ impl State {
             changed: Vec::new(),
             watched,
             walks: BTreeMap::new(),
+            sweep: Sweep::default(),
         }
     }
 
@@ -221,6 +225,7 @@ impl State {
     pub fn checkpoint(&mut self, drop_below: Option<&VersionBytes>) -> Vec<Change> {
         let mut changes = Vec::with_capacity(self.dirty);
         let versioned = self.versioned;
+        let mut deletions = 0;
         self.slots.retain(|key, slot| {
             let keep = std::mem::replace(&mut slot.touched, false);
             if !slot.dirty {
@@ -229,11 +234,12 @@ impl State {
             slot.dirty = false;
             let gone = match &slot.stored {
                 None => true,
-                Some(stored) => {
-                    versioned
-                        && stored[VERSION_BYTES] == DELETED
-                        && drop_below.is_some_and(|below| stored[..VERSION_BYTES] <= below[..])
+                Some(stored) if versioned && stored[VERSION_BYTES] == DELETED => {
+                    let gone = drop_below.is_some_and(|below| stored[..VERSION_BYTES] <= below[..]);
+                    deletions += usize::from(!gone);
+                    gone
                 }
+                Some(_) => false,
             };
             if gone {
                 if !slot.fresh {
@@ -246,6 +252,7 @@ impl State {
             keep
         });
         self.dirty = 0;
+        self.sweep.wrote(deletions);
         changes.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         changes
     }
@@ -303,6 +310,7 @@ impl State {
         self.drop_speculative();
         self.changed.clear();
         self.walks.clear();
+        self.sweep = Sweep::default();
     }
 }
 

@@ -17,8 +17,13 @@ use kassa_protocols::time::Time;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-/// Expired keys dropped with one checkpoint at the most.
+/// Expired keys read at a time, and dropped with one checkpoint at the most, besides as many as that
+/// one writes: they go faster than new ones come.
+const EXPIRED_PAGE: usize = 256;
 const EXPIRED_MAX: usize = 4_096;
+/// Deletions that a shard's tables remember for a replica that is away: about as many records as a
+/// shard of a large shop has otherwise. Beyond it the replica will need a full copy.
+const DELETIONS_MAX: usize = 16_384;
 
 impl<M: Machine, T> Group<M, T> {
     /// Writes the shard's state as of now, in the same batch as the log record at `position`.
@@ -35,7 +40,9 @@ impl<M: Machine, T> Group<M, T> {
                 for record in replica.retained_log() {
                     out.log_lazily(self.shard, Record::Quorum(record));
                 }
-                replica.deletions_dropped(replica.drop_deletions_below().min(replica.committed()));
+                let all_have = replica.drop_deletions_below().min(replica.committed());
+                let too_many = self.state.remembered_deletions() > DELETIONS_MAX;
+                replica.deletions_dropped(if too_many { replica.committed() } else { all_have });
                 replica.checkpointed(replica.committed());
                 Durable::Quorum(replica.durable())
             }
@@ -44,8 +51,10 @@ impl<M: Machine, T> Group<M, T> {
             Durable::Paxos(_) => None,
             Durable::Quorum(durable) => Some(version_bytes(durable.dropped)),
         };
-        let mut changes = self.state.checkpoint(below.as_ref());
+        let mut changes = below.map(|below| self.state.sweep(disk, &below)).unwrap_or_default();
+        changes.retain(|(key, _)| key != META);
         changes.extend(self.expired_keys(disk));
+        changes.extend(self.state.checkpoint(below.as_ref()));
         changes.push((Bytes::from_static(META), Some(encode(&Meta { position, durable }))));
         self.covered = position;
         self.oldest_needed = None;
@@ -56,12 +65,19 @@ impl<M: Machine, T> Group<M, T> {
     /// so that dropping them is no change, and each replica does it for itself.
     fn expired_keys(&self, disk: &dyn Disk) -> Vec<Change> {
         let time = self.time();
-        disk.scan(self.shard, &[keys::TABLE], None, EXPIRED_MAX)
-            .into_iter()
-            .map(|(key, _)| key)
-            .take_while(|key| keys::is_expired(key, time))
-            .map(|key| (key, None))
-            .collect()
+        let mut expired: Vec<Change> = Vec::new();
+        while expired.len() < EXPIRED_MAX + self.state.dirty() {
+            let after = expired.last().map(|(key, _)| key.clone());
+            let page = disk.scan(self.shard, &[keys::TABLE], after.as_deref(), EXPIRED_PAGE);
+            let read = page.len();
+            let before = expired.len();
+            let keys = page.into_iter().map(|(key, _)| key);
+            expired.extend(keys.take_while(|key| keys::is_expired(key, time)).map(|key| (key, None)));
+            if expired.len() - before < read || read < EXPIRED_PAGE {
+                break;
+            }
+        }
+        expired
     }
 
     /// Takes a whole copy, if it is ahead of what is here. Its records and its position are written as

@@ -281,7 +281,7 @@ impl Node {
                     if let super::message::Tell::NotLeader { leader: Some(leader) } = tell
                         && leader != from
                     {
-                        self.routes.hint(shard, leader);
+                        self.routes.hint(now, shard, leader);
                     }
                     let actions = self.with_map(|ingress, map| ingress.told(now, id, tell, map));
                     self.act(now, actions);
@@ -311,7 +311,7 @@ impl Node {
             Message::NotCoordinator { shard, payment: _, leader } => {
                 let shard = Shard { module: Module::Stock, no: shard };
                 match leader.filter(|&leader| leader != from) {
-                    Some(leader) => self.routes.hint(shard, leader),
+                    Some(leader) => self.routes.hint(now, shard, leader),
                     None => self.routes.forget_hint(shard),
                 }
             }
@@ -419,6 +419,7 @@ impl Node {
         self.local(now, disk);
         if self.look_over_at <= now {
             self.look_over_at = now + LOOK_OVER_EVERY;
+            self.routes.expire_hints(now, |pod| self.out.is_up(pod));
             let expired = self.ingress.expire(now);
             self.act(now, expired);
             let unknown =

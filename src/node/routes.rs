@@ -10,6 +10,9 @@ use std::collections::BTreeMap;
 
 /// How long one replica is guessed to lead before the next one is.
 const GUESS_TURN: Span = Span::from_millis(250);
+/// How long a hint at a pod whose link is down is followed: by way of a third pod it may be right, but a
+/// pod that is gone for good never denies it.
+const HINT_AT_ONE_DOWN: Span = Span::from_millis(500);
 
 #[derive(Debug)]
 pub struct Routes {
@@ -17,7 +20,8 @@ pub struct Routes {
     placement: Vec<Vec<PodId>>,
     cluster: Vec<PodId>,
     leaders: BTreeMap<Shard, PodId>,
-    hints: BTreeMap<Shard, PodId>,
+    /// Each with when it was first given.
+    hints: BTreeMap<Shard, (PodId, Time)>,
     /// Shards whose leader changed since the last call of `take_changed`.
     changed: Vec<Shard>,
 }
@@ -74,15 +78,16 @@ impl Routes {
     }
 
     /// What another pod said of a shard that this pod holds no replica of.
-    pub fn hint(&mut self, shard: Shard, leader: PodId) {
-        if self.hints.insert(shard, leader) != Some(leader) {
+    pub fn hint(&mut self, now: Time, shard: Shard, leader: PodId) {
+        if self.hints.get(&shard).is_none_or(|(known, _)| *known != leader) {
+            self.hints.insert(shard, (leader, now));
             self.changed.push(shard);
         }
     }
 
     #[must_use]
     pub fn leader(&self, shard: Shard) -> Option<PodId> {
-        self.leaders.get(&shard).or_else(|| self.hints.get(&shard)).copied()
+        self.leaders.get(&shard).or_else(|| self.hints.get(&shard).map(|(leader, _)| leader)).copied()
     }
 
     /// The leader; else, of a shard that this pod holds no replica of, one replica after the other as time
@@ -99,7 +104,11 @@ impl Routes {
         self.hints.remove(&shard);
     }
     pub fn forget_hints_of(&mut self, pod: PodId) {
-        self.hints.retain(|_, leader| *leader != pod);
+        self.hints.retain(|_, (leader, _)| *leader != pod);
+    }
+    /// Forgets hints at pods whose links are down that have been followed for long enough.
+    pub fn expire_hints(&mut self, now: Time, is_up: impl Fn(PodId) -> bool) {
+        self.hints.retain(|_, (leader, since)| is_up(*leader) || now.since(*since) < HINT_AT_ONE_DOWN);
     }
 
     /// Where to ask when the leader is not known: the `attempt`-th replica, round and round.

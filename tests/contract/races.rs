@@ -111,6 +111,54 @@ fn scarce_items_in_any_order_deadlock_nobody_and_refuse_nobody_falsely() {
 }
 
 #[test]
+fn a_flash_sale_of_three_of_ten_items_refuses_only_what_cannot_be_filled() {
+    let shop = shop();
+    // A thousand orders of three of ten items each: three times what there is of each.
+    let items: Vec<String> = (0..10).map(|_| shop.item("1", 100)).collect();
+    let users: Vec<String> = (0..10).map(|_| shop.user("1000")).collect();
+    let mut random = rand::rng();
+    let wanted: Vec<Vec<usize>> = (0..1_000)
+        .map(|_| {
+            let mut all: Vec<usize> = (0..10).collect();
+            all.shuffle(&mut random);
+            all.truncate(3);
+            all
+        })
+        .collect();
+    let create: Vec<_> =
+        (0..1_000).map(|n| ("POST", format!("/orders/create/{}", users[n % users.len()]))).collect();
+    let orders: Vec<String> =
+        at_once(shop, 64, &create).into_iter().map(|r| text(&r.ok(), "order_id")).collect();
+    for line in 0..3 {
+        let add: Vec<_> = orders
+            .iter()
+            .zip(&wanted)
+            .map(|(order, wanted)| ("POST", format!("/orders/addItem/{order}/{}/1", items[wanted[line]])))
+            .collect();
+        assert_eq!(count(&at_once(shop, 64, &add), 200, ""), 1_000);
+    }
+
+    let answers = at_once(shop, 64, &checkouts(&orders));
+    let left: Vec<u64> = items.iter().map(|item| shop.stock(item)).collect();
+    let mut sold = [0; 10];
+    for (answer, wanted) in answers.iter().zip(&wanted) {
+        if answer.status == 200 {
+            for &item in wanted {
+                sold[item] += 1;
+            }
+        } else {
+            assert_eq!((answer.status, answer.code().as_str()), (409, "out_of_stock"), "{answer:?}");
+            assert!(wanted.iter().any(|&item| left[item] == 0), "refused, and it could be filled: {left:?}");
+        }
+    }
+    for (sold, left) in sold.iter().zip(&left) {
+        assert_eq!(sold + left, 100);
+    }
+    let spent: u64 = users.iter().map(|user| 1_000 - shop.credit(user).parse::<u64>().unwrap()).sum();
+    assert_eq!(spent, sold.iter().sum::<u64>());
+}
+
+#[test]
 fn who_cannot_pay_keeps_nobody_else_from_buying() {
     let shop = shop();
     let item = shop.item("5", 20);

@@ -22,7 +22,7 @@ pub enum Fault {
     Marker { dir: PathBuf, source: io::Error },
 }
 
-/// How often the watchdog looks. A stall is reported at most this long after its bound; a journal
+/// How often the watchdog looks. A stall is reported at most two looks after its bound; a journal
 /// that goes missing within this time of its creation, in a crash, might not be missed.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -30,9 +30,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub struct Watched {
     dir: PathBuf,
-    base: Instant,
-    /// When the running commit is overdue, in ms after `base`; 0 if none runs.
-    deadline_ms: AtomicU64,
+    /// The number of the running commit, and 0 if none runs.
+    running: AtomicU64,
+    begun: AtomicU64,
     /// The newest batch known to be on the disk.
     pub synced: AtomicU64,
     /// The marker last written.
@@ -44,8 +44,8 @@ impl Watched {
     pub fn new(dir: PathBuf, marker: Marker, stall_max: Duration) -> Self {
         Self {
             dir,
-            base: Instant::now(),
-            deadline_ms: AtomicU64::new(0),
+            running: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
             synced: AtomicU64::new(marker.commit),
             marker: Mutex::new(marker),
             stall_max,
@@ -53,22 +53,12 @@ impl Watched {
     }
 
     pub fn begin(&self) {
-        let deadline = self.now_ms() + millis(self.stall_max);
-        self.deadline_ms.store(deadline.max(1), Ordering::Release);
+        let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        self.running.store(number, Ordering::Release);
     }
 
     pub fn end(&self) {
-        self.deadline_ms.store(0, Ordering::Release);
-    }
-
-    fn now_ms(&self) -> u64 {
-        millis(self.base.elapsed())
-    }
-
-    fn overdue(&self) -> Option<Duration> {
-        let deadline = self.deadline_ms.load(Ordering::Acquire);
-        let late = self.now_ms().checked_sub(deadline)?;
-        (deadline > 0).then(|| self.stall_max + Duration::from_millis(late))
+        self.running.store(0, Ordering::Release);
     }
 
     /// Writes the marker if there is a newer journal than it names, or at once if `closing`.
@@ -84,8 +74,24 @@ impl Watched {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+/// How long the running commit has been seen to run. Counted in looks: a process that was stopped, and goes
+/// on, did not wait for its disk meanwhile, and no clock can tell it so.
+#[derive(Debug, Default)]
+struct Waiting {
+    number: u64,
+    waited: Duration,
+}
+
+impl Waiting {
+    /// Takes a look, `passed` after the last one.
+    fn look(&mut self, running: u64, passed: Duration) -> Duration {
+        if running == 0 || running != self.number {
+            *self = Self { number: running, waited: Duration::ZERO };
+        } else {
+            self.waited += passed.min(2 * LOOK_EVERY);
+        }
+        self.waited
+    }
 }
 
 /// The running thread; ends when dropped.
@@ -106,8 +112,11 @@ impl Watchdog {
                 }
             };
             let mut seen = 0;
+            let (mut waiting, mut looked) = (Waiting::default(), Instant::now());
             while stopped.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
-                if let Some(waited) = watched.overdue() {
+                let passed = std::mem::replace(&mut looked, Instant::now()).elapsed();
+                let waited = waiting.look(watched.running.load(Ordering::Acquire), passed);
+                if waited >= watched.stall_max {
                     report(Fault::CommitStalled { dir: watched.dir.clone(), waited });
                 }
                 let synced = watched.synced.load(Ordering::Acquire);
@@ -146,11 +155,21 @@ mod tests {
             Watchdog::start(watched.clone(), Box::new(move |fault| sender.send(fault).unwrap())).unwrap();
         watched.begin();
         watched.end();
-        assert_eq!(watched.overdue(), None);
         watched.begin();
         let fault = faults.recv().unwrap();
         assert!(matches!(fault, Fault::CommitStalled { waited, .. } if waited >= Duration::from_millis(1)));
         drop(watchdog);
         assert!(faults.recv().is_err(), "reported once");
+    }
+
+    #[test]
+    fn what_passes_while_the_process_is_stopped_is_not_waited() {
+        let mut waiting = Waiting::default();
+        assert_eq!(waiting.look(7, LOOK_EVERY), Duration::ZERO);
+        assert_eq!(waiting.look(7, LOOK_EVERY), LOOK_EVERY);
+        assert_eq!(waiting.look(7, Duration::from_secs(20)), 3 * LOOK_EVERY);
+        // A commit that ended and the next one are not one that hangs.
+        assert_eq!(waiting.look(8, LOOK_EVERY), Duration::ZERO);
+        assert_eq!(waiting.look(0, LOOK_EVERY), Duration::ZERO);
     }
 }

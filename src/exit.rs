@@ -1,4 +1,6 @@
-//! The stop that runs no destructors.
+//! The stop that runs no destructors, and the last words before it.
+
+use std::io::Write;
 
 /// The exit code of a pod that stopped itself: a broken invariant or a failed persist.
 pub const BROKEN: u8 = 70;
@@ -8,6 +10,12 @@ pub const BROKEN: u8 = 70;
 /// No destructor runs, on no thread: the storage engine's would repeat the fsync that has failed, and
 /// a second fsync may succeed over data that never reached the disk (Rebello et al., 2020).
 pub fn fail_stop(what: &str) -> ! {
-    eprintln!("kassa: {what}");
+    say(what);
     std::process::exit(i32::from(BROKEN))
+}
+
+/// One line to stderr, which may be a file on the disk that has just filled up, or a pipe that nobody
+/// reads any more: that is no reason to stop, as `eprintln!` would.
+pub fn say(what: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "kassa: {what}");
 }

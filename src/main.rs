@@ -1,7 +1,7 @@
 //! The `kassa` command.
 
 use kassa::cli;
-use kassa::exit::fail_stop;
+use kassa::exit::{fail_stop, say};
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     match cli::run() {
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("kassa: {error:#}");
+            say(&format!("{error:#}"));
             cli::fail::exit_of(&error).into()
         }
     }

@@ -2,6 +2,7 @@
 
 use super::fail::{self, Exit};
 use super::print;
+use crate::exit::say;
 use crate::fabric::identity::Identity;
 use clap::Args;
 use comfy_table::{Table, presets};
@@ -63,7 +64,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<Exit> {
     }
     print::line(&table.to_string());
     for fault in &faults {
-        eprintln!("kassa: {fault}");
+        say(fault);
         exit = Exit::Wrong;
     }
     Ok(exit)

@@ -56,6 +56,14 @@ pub fn impossible(message: impl Into<String>) -> Failure {
     Failure { exit: Exit::Impossible, message: message.into() }
 }
 
+/// What a pod needs of its disk could not be had. A disk without room is a failed persist, after which
+/// `kassa up` tries again; what cannot be read is refused for good.
+#[must_use]
+pub fn disk(message: impl Into<String>, lacks_room: bool) -> Failure {
+    let exit = if lacks_room { Exit::Broken } else { Exit::Impossible };
+    Failure { exit, message: message.into() }
+}
+
 /// The exit code that an error asks for.
 #[must_use]
 pub fn exit_of(error: &anyhow::Error) -> Exit {

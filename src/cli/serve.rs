@@ -16,7 +16,7 @@ use crate::runtime::Handle;
 use crate::runtime::clock::{Clock, span};
 use crate::runtime::event_loop::Recovered;
 use crate::runtime::handle::Event;
-use crate::runtime::stores::{Stores, directories};
+use crate::runtime::stores::{Stores, directories, lacks_room};
 use crate::{api, node};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -40,6 +40,8 @@ use tracing_subscriber::EnvFilter;
 
 /// From the signal to the end, whatever hangs.
 const STOP_MAX: Duration = Duration::from_millis(4_800);
+/// Of the storage engine only what goes wrong: it tells why a write in the background failed.
+const LOG_DEFAULT: &str = "info,fjall=error,lsm_tree=error";
 /// The settings that cannot change once a cluster has formed.
 const FIXED: [&str; 4] = ["cluster.shards", "cluster.replicas", "payment.protocol", "stock.protocol"];
 
@@ -149,12 +151,16 @@ fn read_config(args: &ServeArgs) -> anyhow::Result<Config> {
 }
 
 fn start_log(format: LogFormat) -> anyhow::Result<()> {
-    let wanted = std::env::var("KASSA_LOG").unwrap_or_else(|_| "info".to_owned());
+    let wanted = std::env::var("KASSA_LOG").unwrap_or_else(|_| LOG_DEFAULT.to_owned());
     let filter = EnvFilter::try_new(&wanted)
         .map_err(|error| fail::usage(format!("KASSA_LOG={wanted}: {error}; try info,kassa::fabric=debug")))?;
     let ansi = std::io::stderr().is_terminal();
-    let builder =
-        tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).with_ansi(ansi);
+    // A line that cannot be written, as on a full disk, is lost; telling of that would fail as well.
+    let builder = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(filter)
+        .with_ansi(ansi)
+        .log_internal_errors(false);
     let started = match format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),
@@ -260,7 +266,7 @@ impl Pod {
     fn open(config: &Config) -> anyhow::Result<Self> {
         let data = &config.data;
         let shown = data.display();
-        let io = |error: std::io::Error| fail::impossible(format!("{shown}: {error}"));
+        let io = |error: std::io::Error| fail::disk(format!("{shown}: {error}"), lacks_room(&error));
         std::fs::create_dir_all(data).map_err(io)?;
         let lock = File::open(data).map_err(io)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
@@ -287,7 +293,7 @@ impl Pod {
         }
         let stall = config.duration("timing.commit_stall_ms");
         let stores = Stores::open(data, config.pod, identity.formed.is_some(), stall)
-            .map_err(|error| fail::impossible(error.to_string()))?;
+            .map_err(|error| fail::disk(error.to_string(), error.lacks_room()))?;
         let empty = stores.are_empty().map_err(|error| fail::impossible(error.to_string()))?;
         if identity.formed.is_none() && !empty {
             return Err(fail::impossible(format!(
@@ -304,10 +310,10 @@ fn identity_failure(error: IdentityError) -> fail::Failure {
     let message = error.to_string();
     match error {
         IdentityError::Fixed { .. } | IdentityError::OtherPod { .. } => fail::usage(message),
-        IdentityError::Io { .. }
-        | IdentityError::Corrupt { .. }
-        | IdentityError::Missing { .. }
-        | IdentityError::DataMissing { .. } => fail::impossible(message),
+        IdentityError::Io { source, .. } => fail::disk(message, lacks_room(&source)),
+        IdentityError::Corrupt { .. } | IdentityError::Missing { .. } | IdentityError::DataMissing { .. } => {
+            fail::impossible(message)
+        }
     }
 }
 
@@ -320,6 +326,10 @@ async fn listen(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
 fn stop_on_signal() -> anyhow::Result<watch::Receiver<bool>> {
     let mut term = signal(SignalKind::terminate()).context("TERM cannot be listened for")?;
     let mut int = signal(SignalKind::interrupt()).context("INT cannot be listened for")?;
+    // A file that may not grow further is then an error of its write, which says what it was, and not
+    // the silent end that this signal is by itself. Once listened for, it never is again.
+    let too_large = SignalKind::from_raw(Signal::XFSZ.as_raw());
+    let _ = signal(too_large).context("XFSZ cannot be listened for")?;
     let (stop, stopped) = watch::channel(false);
     tokio::spawn(async move {
         tokio::select! {

@@ -16,6 +16,8 @@ use super::quiet::Quiet;
 use bytes::BytesMut;
 use kassa_protocols::ids::PodId;
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::discriminant;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tokio::net::{TcpListener, TcpStream};
@@ -135,11 +137,11 @@ pub async fn form(
         tokio::select! {
             () = shared.done.notified() => {}
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, from)) => {
                     if let Ok(permit) = room.clone().try_acquire_owned() {
                         let shared = shared.clone();
                         tasks.spawn(async move {
-                            tell(shared, stream).await;
+                            tell(shared, stream, from.ip()).await;
                             drop(permit);
                         });
                     }
@@ -221,10 +223,10 @@ async fn ask(shared: Arc<Shared>, peer: PodId, address: String) {
 }
 
 /// Answers one that dialed.
-async fn tell(shared: Arc<Shared>, mut stream: TcpStream) {
+async fn tell(shared: Arc<Shared>, mut stream: TcpStream, from: IpAddr) {
     let within = shared.timing.handshake;
     let heard = handshake::hear(&mut stream, &mut BytesMut::new(), within).await;
-    let refused = match heard {
+    let (kind, line) = match heard {
         Ok(theirs) => match shared.learn(&theirs) {
             Ok(()) => {
                 // An error is the dialer's to notice and to repeat.
@@ -239,13 +241,16 @@ async fn tell(shared: Arc<Shared>, mut stream: TcpStream) {
             Err(refusal) => {
                 let reply = Reply::Refused(refusal.to_string());
                 let _ = handshake::answer(&mut stream, &reply, within).await;
-                format!("{} is refused: {refusal}", theirs.pod)
+                let kind = format!("{} {:?}", theirs.pod, discriminant(&refusal));
+                (kind, format!("{} is refused: {refusal}", theirs.pod))
             }
         },
-        Err(error) => format!("a connection is refused: {error}"),
+        Err(error) => {
+            (format!("{from} {}", error.kind()), format!("a connection from {from} is refused: {error}"))
+        }
     };
-    if shared.says(&refused) {
-        warn!("{refused}");
+    if shared.says(&kind) {
+        warn!("{line}");
     }
 }
 

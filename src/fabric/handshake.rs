@@ -7,6 +7,7 @@ use kassa_protocols::ids::PodId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io;
+use std::mem::discriminant;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -39,6 +40,14 @@ pub enum LinkError {
     Superseded,
     #[error("its own link to this pod broke")]
     OtherHalfBroke,
+}
+
+impl LinkError {
+    /// The kind of the error, without the numbers in it: those are a stranger's to vary.
+    pub fn kind(&self) -> String {
+        let frame = if let Self::Frame(error) = self { Some(discriminant(error)) } else { None };
+        format!("{:?} {frame:?}", discriminant(self))
+    }
 }
 
 /// Connects to `peer` and introduces this pod by `hello`; gives what it said of itself, checked.

@@ -13,6 +13,8 @@ use bytes::BytesMut;
 use kassa_protocols::ids::PodId;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
+use std::mem::discriminant;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tokio::io::AsyncReadExt;
@@ -31,6 +33,9 @@ const READ_BYTES: usize = 256 << 10;
 #[derive(Debug)]
 pub struct Incoming {
     peers: BTreeMap<PodId, Peer>,
+    /// What was said of connections that named no pod, apart from what was said of pods: strangers
+    /// must not silence that.
+    strangers: Mutex<Quiet>,
     quiet: Mutex<Quiet>,
 }
 
@@ -54,7 +59,7 @@ impl Incoming {
     pub fn new(peers: impl Iterator<Item = (Arc<Outgoing>, Arc<CurrentLink>)>) -> Self {
         let peers = peers
             .map(|(outgoing, current)| (outgoing.peer, Peer { current, latest: Mutex::default(), outgoing }));
-        Self { peers: peers.collect(), quiet: Mutex::default() }
+        Self { peers: peers.collect(), strangers: Mutex::default(), quiet: Mutex::default() }
     }
 
     /// Accepts for ever.
@@ -66,14 +71,18 @@ impl Incoming {
         let room = Arc::new(Semaphore::new(HANDSHAKES_MAX));
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => {
-                    let Ok(permit) = room.clone().try_acquire_owned() else { continue };
-                    let link = self.clone().serve(shared.clone(), stream, permit);
+                Ok((stream, from)) => {
+                    let Ok(permit) = room.clone().try_acquire_owned() else {
+                        self.say_of_stranger(from.ip(), "", "too many others are at the handshake");
+                        continue;
+                    };
+                    let link = self.clone().serve(shared.clone(), stream, from.ip(), permit);
                     shared.spawn(link);
                 }
                 // Out of file handles, say: it passes, and must not keep a core busy meanwhile.
                 Err(error) => {
-                    self.say(&format!("no connection can be accepted: {error}"));
+                    let line = format!("no connection can be accepted: {error}");
+                    self.say(&line, &line);
                     sleep(shared.timing.dial_min).await;
                 }
             }
@@ -85,18 +94,20 @@ impl Incoming {
         self: Arc<Self>,
         shared: Arc<Shared<M>>,
         mut stream: TcpStream,
+        from: IpAddr,
         handshaking: OwnedSemaphorePermit,
     ) {
         let within = shared.timing.handshake;
         let mut buffer = BytesMut::new();
         let hello = match handshake::hear(&mut stream, &mut buffer, within).await {
             Ok(hello) => hello,
-            Err(error) => return self.say(&format!("a connection is refused: {error}")),
+            Err(error) => return self.say_of_stranger(from, &error.kind(), &error.to_string()),
         };
         let peer = match shared.hello.check(&hello) {
             Ok(()) => self.peers.get(&hello.pod).expect("checked against the pods of the cluster"),
             Err(refusal) => {
-                self.say(&format!("{} is refused: {refusal}", hello.pod));
+                let kind = format!("{} {:?}", hello.pod, discriminant(&refusal));
+                self.say(&kind, &format!("{} is refused: {refusal}", hello.pod));
                 // To one whose disk is not the known one, the vector says so better than a refusal.
                 let reply = match (&refusal, &hello.formed) {
                     (super::hello::Refusal::OtherDisk { .. }, None) => Reply::Welcome(shared.hello.clone()),
@@ -136,13 +147,22 @@ impl Incoming {
             | LinkError::Overflow(_)
             | LinkError::InboxFull
             | LinkError::OtherHalfBroke => {
-                self.say(&format!("the link of {} to this pod is closed: {why}", hello.pod));
+                let kind = format!("{} {}", hello.pod, why.kind());
+                self.say(&kind, &format!("the link of {} to this pod is closed: {why}", hello.pod));
             }
         }
     }
 
-    fn say(&self, line: &str) {
-        if self.quiet.lock().unwrap_or_else(PoisonError::into_inner).allows(line, Instant::now()) {
+    fn say_of_stranger(&self, from: IpAddr, kind: &str, why: &str) {
+        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        if strangers.allows(&format!("{from} {kind}"), Instant::now()) {
+            warn!("a connection from {from} is refused: {why}");
+        }
+    }
+
+    /// Says `line` unless one of its kind was said lately.
+    fn say(&self, kind: &str, line: &str) {
+        if self.quiet.lock().unwrap_or_else(PoisonError::into_inner).allows(kind, Instant::now()) {
             warn!("{line}");
         }
     }

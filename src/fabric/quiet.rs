@@ -15,7 +15,7 @@ pub struct Quiet {
 }
 
 impl Quiet {
-    /// Whether `line` should be said now.
+    /// Whether `line`, or a line of which it is the kind, should be said now.
     pub fn allows(&mut self, line: &str, now: Instant) -> bool {
         self.said.retain(|(_, at)| now.saturating_duration_since(*at) < REPEAT_AFTER);
         if self.said.len() >= LINES_MAX || self.said.iter().any(|(said, _)| said == line) {

@@ -1,7 +1,7 @@
 //! Links over real sockets: what arrives, what is lost, what is refused.
 
 use super::formation::{Forming, form};
-use super::frame::{self, FRAME_BYTES_MAX, HEADER_BYTES};
+use super::frame::{self, FORMAT_VERSION, FRAME_BYTES_MAX, HEADER_BYTES};
 use super::hello::{Hello, Reply, Terms};
 use super::identity::{DiskId, Formed};
 use super::{Admitted, Event, Links, Timing, start};
@@ -232,9 +232,12 @@ async fn strangers_are_refused_and_the_pod_serves_on() {
     assert_eq!(huge.refusal(), "a frame of 4294967295 bytes, over the 8192 allowed");
 
     let mut newer = Raw::connect(zero_at);
-    bytes[2] = 2;
+    bytes[2..4].copy_from_slice(&(FORMAT_VERSION + 1).to_le_bytes());
     newer.0.write_all(&bytes).unwrap();
-    assert_eq!(newer.refusal(), "format version 2 there, 1 here");
+    assert_eq!(
+        newer.refusal(),
+        format!("format version {} there, {FORMAT_VERSION} here", FORMAT_VERSION + 1)
+    );
 
     let mut other_cluster = hello(1, 1, 1);
     other_cluster.formed = Some(Formed::new([(PodId(0), DiskId(90)), (PodId(1), DiskId(11))].into()));

@@ -4,6 +4,7 @@ use crate::exit::fail_stop;
 use bytes::Bytes;
 use kassa_protocols::ids::{Module, PodId, Shard};
 use kassa_protocols::tables::Disk;
+pub use kassa_storage::lacks_room;
 use kassa_storage::{OpenError, Options, ReadError, Store};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

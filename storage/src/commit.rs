@@ -102,7 +102,9 @@ impl Store {
             writes.insert(&self.tables, TABLES_HEAD_KEY, commit.to_be_bytes());
         }
 
-        writes.commit()?;
+        writes
+            .commit()
+            .map_err(|source| CommitError::Database { dir: self.watched.dir().to_owned(), source })?;
         state.previous_seqno = header.seqno_floor;
         if changes_tables {
             state.tables_seqno = header.seqno_floor;

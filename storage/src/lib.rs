@@ -35,6 +35,6 @@ mod watchdog;
 
 pub use check::{Report, ShardReport, check};
 pub use commit::Batch;
-pub use error::{CommitError, Damage, OpenError, ReadError};
+pub use error::{CommitError, Damage, OpenError, ReadError, lacks_room};
 pub use store::{Options, Store};
 pub use watchdog::Fault;

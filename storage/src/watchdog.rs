@@ -6,7 +6,7 @@
 
 use crate::marker::{Marker, newest_journal};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -50,6 +50,10 @@ impl Watched {
             marker: Mutex::new(marker),
             stall_max,
         }
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     pub fn begin(&self) {

@@ -6,17 +6,23 @@
 
 use super::layout::write_whole;
 use super::pods::is_own_variable;
+use crate::exit::{BROKEN, say};
 use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
 /// A child that ended is started again after this.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
+/// One that stops itself again and again waits twice as long each time, up to this: a disk that is full
+/// stays so for a while, and a pod reads all of its files before it notices.
+const RESTART_AFTER_MAX: Duration = Duration::from_secs(8);
+/// A child that has lived for this long had started well.
+const SETTLED_AFTER: Duration = Duration::from_secs(10);
 /// Children have this long to end by themselves: all must be down within 5 s.
 const STOP_WITHIN: Duration = Duration::from_millis(4500);
 
@@ -36,10 +42,12 @@ pub struct Spec {
 /// Runs the child until it ends for good or `stop` becomes true; the status of its last end.
 ///
 /// # Errors
-/// Where it cannot be started or its files cannot be written.
+/// Where it cannot be started the first time, or its log cannot be written.
 pub async fn keep(spec: Spec, mut stop: watch::Receiver<bool>) -> anyhow::Result<Option<ExitStatus>> {
+    let mut wait = RESTART_AFTER;
+    let mut child = spawn(&spec)?;
     loop {
-        let mut child = spawn(&spec)?;
+        let began = Instant::now();
         let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         let ended = tokio::select! {
             status = child.wait() => Some(status.with_context(|| format!("cannot wait for {}", spec.name))?),
@@ -48,7 +56,7 @@ pub async fn keep(spec: Spec, mut stop: watch::Receiver<bool>) -> anyhow::Result
         if ended.is_none() {
             signal(group, Signal::TERM);
             if tokio::time::timeout(STOP_WITHIN, child.wait()).await.is_err() {
-                eprintln!("kassa: {} did not end by itself and was killed", spec.name);
+                say(&format!("{} did not end by itself and was killed", spec.name));
             }
         }
         // What it may have left behind, a worker of nginx for one, goes with it.
@@ -60,14 +68,23 @@ pub async fn keep(spec: Spec, mut stop: watch::Receiver<bool>) -> anyhow::Result
         let Some(status) = ended else { return Ok(None) };
         let again = spec.restart && !is_final(status);
         let next = if again { "; it is started again" } else { "; it is not started again" };
-        eprintln!("kassa: {} ended ({}){next}, see {}", spec.name, describe(status), spec.log.display());
+        say(&format!("{} ended ({}){next}, see {}", spec.name, describe(status), spec.log.display()));
         if !again {
             return Ok(Some(status));
         }
-        tokio::select! {
-            () = tokio::time::sleep(RESTART_AFTER) => {}
-            _ = stop.wait_for(|&stop| stop) => return Ok(None),
-        }
+        let stopped_itself = status.code() == Some(i32::from(BROKEN)) && began.elapsed() < SETTLED_AFTER;
+        wait = if stopped_itself { (wait * 2).min(RESTART_AFTER_MAX) } else { RESTART_AFTER };
+        child = loop {
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                _ = stop.wait_for(|&stop| stop) => return Ok(None),
+            }
+            match spawn(&spec) {
+                Ok(child) => break child,
+                Err(error) => say(&format!("{error:#}; it is tried again")),
+            }
+            wait = (wait * 2).min(RESTART_AFTER_MAX);
+        };
     }
 }
 
@@ -78,6 +95,9 @@ fn is_final(status: ExitStatus) -> bool {
 
 fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
+        (Some(code), _) if code == i32::from(BROKEN) => {
+            format!("exit code {code}: it stopped itself, its disk or an invariant failed")
+        }
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("signal {signal}"),
         (None, None) => status.to_string(),
@@ -102,7 +122,10 @@ fn spawn(spec: &Spec) -> anyhow::Result<Child> {
         .spawn()
         .with_context(|| format!("cannot start {} ({})", spec.name, spec.program.display()))?;
     if let (Some(file), Some(pid)) = (&spec.pid_file, child.id()) {
-        write_whole(file, &format!("{pid}\n"))?;
+        // On a full disk the pod itself says so, better than this could.
+        if let Err(error) = write_whole(file, &format!("{pid}\n")) {
+            say(&format!("{error:#}"));
+        }
     }
     Ok(child)
 }

@@ -118,11 +118,15 @@ pub fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
-/// Writes a file that is either the old or the new one, never half of it.
+/// Writes a file that is either the old or the new one, never half of it. One that is so already is left
+/// alone: on a disk that is full a cluster can still be started.
 ///
 /// # Errors
 /// Where the file system refuses.
 pub fn write_whole(file: &Path, text: &str) -> anyhow::Result<()> {
+    if std::fs::read(file).is_ok_and(|old| old == text.as_bytes()) {
+        return Ok(());
+    }
     let beside = file.with_extension("new");
     std::fs::write(&beside, text)
         .and_then(|()| std::fs::rename(&beside, file))

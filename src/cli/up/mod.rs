@@ -11,6 +11,7 @@ mod pods;
 use super::fail;
 use super::http::{Connection, Target};
 use super::{place, print};
+use crate::exit::say;
 use anyhow::Context;
 use clap::Args;
 use layout::Directory;
@@ -132,7 +133,7 @@ async fn run_cluster(args: &UpArgs) -> anyhow::Result<()> {
         }
     }
     if gave_up.is_none() {
-        eprintln!("kassa: stopping");
+        say("stopping");
     }
     place::remove(&directory.path);
     // Nobody listens any more only if all children have ended.
@@ -159,10 +160,9 @@ fn find_nginx(args: &UpArgs) -> anyhow::Result<Option<(Nginx, u16)>> {
             Err(fail::usage(format!("--nginx {port}: there is no nginx on the PATH\n{}", Nginx::advice())).into())
         }
         (None, None) => {
-            eprintln!(
-                "kassa: no nginx on the PATH, so none stands in front; any pod answers any request\n       {}",
+            say(&format!("no nginx on the PATH, so none stands in front; any pod answers any request\n       {}",
                 Nginx::advice()
-            );
+            ));
             Ok(None)
         }
     }
@@ -241,7 +241,7 @@ async fn welcome(directory: &Directory, http_ports: &[u16], nginx: Option<u16>) 
             };
             if !said_why && started.elapsed() > SAY_WHY_AFTER {
                 said_why = true;
-                eprintln!("kassa: {} is not ready yet: {}", target.url(), why.trim());
+                say(&format!("{} is not ready yet: {}", target.url(), why.trim()));
             }
             tokio::time::sleep(POLL).await;
         }
@@ -251,7 +251,7 @@ async fn welcome(directory: &Directory, http_ports: &[u16], nginx: Option<u16>) 
     let shop = urls(&[nginx.unwrap_or(http_ports[0])]);
     let all: Vec<String> = http_ports.iter().map(|&port| Target::local(port).url()).collect();
     if let Err(error) = place::write(&directory.path, &shop, &all) {
-        eprintln!("kassa: {error:#}");
+        say(&format!("{error:#}"));
     }
     let pods = http_ports.len();
     print::line(&format!(

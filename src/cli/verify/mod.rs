@@ -11,6 +11,7 @@ use super::crowd::{self, Ask, Told};
 use super::fail::Exit;
 use super::http::{Target, field};
 use super::{place, print};
+use crate::exit::say;
 use crate::modules::money::Money;
 use anyhow::Context;
 use books::{Books, Item, Order, Seen, User, Verdict};
@@ -112,7 +113,7 @@ impl Verification {
             started.elapsed().as_secs_f64()
         ));
         for fault in report.all().take(SHOWN_MAX) {
-            eprintln!("kassa: {fault}");
+            say(&fault.to_string());
         }
         Ok(if report.is_good() { Exit::Done } else { Exit::Wrong })
     }

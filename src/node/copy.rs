@@ -4,16 +4,17 @@
 //! position. Log records that it does not cover (accepted, not yet chosen; a promise) are logged again
 //! with it, so that everything older can be cut.
 
-use super::group::{Durable, Group, META, Meta, Replica, version_bytes};
+use super::group::{Group, Replica, version_bytes};
 use super::message::{Position, Record};
 use super::outbox::Outbox;
 use crate::modules::keys;
 use crate::modules::machine::{Machine, encode};
 use bytes::Bytes;
 use kassa_protocols::ids::PodId;
-use kassa_protocols::quorum;
 use kassa_protocols::tables::{Change, Disk, Page, VERSION_BYTES, View};
 use kassa_protocols::time::Time;
+use kassa_protocols::{paxos, quorum};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
@@ -24,6 +25,23 @@ const EXPIRED_MAX: usize = 4_096;
 /// Deletions that a shard's tables remember for a replica that is away: about as many records as a
 /// shard of a large shop has otherwise. Beyond it the replica will need a full copy.
 const DELETIONS_MAX: usize = 16_384;
+
+/// Where a shard's checkpoint stands, in its own record.
+pub const META: &[u8] = b"!";
+
+/// What a checkpoint stores beside the records, in the same batch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Meta {
+    /// Log records of this shard below this position are covered.
+    pub(super) position: u64,
+    pub(super) durable: Durable,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Durable {
+    Paxos(paxos::Durable),
+    Quorum(quorum::Durable),
+}
 
 impl<M: Machine, T> Group<M, T> {
     /// Writes the shard's state as of now, in the same batch as the log record at `position`.

@@ -9,6 +9,7 @@
 #![expect(clippy::too_many_arguments, reason = "a step carries its time, the disk and the outbox besides")]
 
 use super::config::{Config, Protocol};
+use super::copy::{Durable, META, Meta};
 use super::message::{Message, Record};
 use super::outbox::Outbox;
 use crate::modules::machine::{Context, Machine, decode, encode};
@@ -16,25 +17,7 @@ use kassa_protocols::ids::{Ballot, PodId, Shard};
 use kassa_protocols::tables::{Disk, State, VersionBytes, View};
 use kassa_protocols::time::{ShardTime, Time};
 use kassa_protocols::{paxos, quorum};
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
-
-/// Where a shard's checkpoint stands, in its own record.
-pub const META: &[u8] = b"!";
-
-/// What a checkpoint stores beside the records, in the same batch.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Meta {
-    /// Log records of this shard below this position are covered.
-    pub(super) position: u64,
-    pub(super) durable: Durable,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) enum Durable {
-    Paxos(paxos::Durable),
-    Quorum(quorum::Durable),
-}
 
 pub(super) enum Replica {
     Paxos(Box<paxos::Replica>),

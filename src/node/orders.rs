@@ -27,7 +27,7 @@ use kassa_protocols::time::{ShardTime, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-const META: &[u8] = super::group::META;
+const META: &[u8] = super::copy::META;
 
 #[derive(Serialize, Deserialize)]
 struct Meta {

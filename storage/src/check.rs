@@ -40,7 +40,10 @@ pub struct ShardReport {
 /// private one among the temporary files: links to the table files, copies of the rest.
 pub fn check(dir: &Path) -> Result<Report, OpenError> {
     let _lock = store::lock(dir)?;
-    let marker = Marker::read(dir)?.ok_or_else(|| OpenError::Missing { dir: dir.to_owned() })?;
+    let marker = match Marker::read(dir)? {
+        Some(marker) => marker,
+        None => return Err(store::unmarked(dir)?),
+    };
     let inventory = preflight::inspect(dir, marker, false)?;
     let copy = Copy::of(dir, &inventory)?;
     let mut report = Report {

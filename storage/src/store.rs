@@ -247,7 +247,10 @@ pub fn count(
 /// Empties a directory in which a store's creation was interrupted: there was no batch in it yet, as
 /// the marker is written last. Refuses anything else.
 fn clear_unfinished(dir: &Path, must_exist: bool) -> Result<(), OpenError> {
-    let unmarked = || Damage::new(&dir.join(marker::FILE), 0, "it is missing, and the store is not empty");
+    if must_exist {
+        return Err(unmarked(dir)?);
+    }
+    let unmarked = || no_marker(dir);
     let mut leftovers = Vec::new();
     for entry in fs::read_dir(dir).map_err(OpenError::io(dir))? {
         let entry = entry.map_err(OpenError::io(dir))?;
@@ -266,13 +269,6 @@ fn clear_unfinished(dir: &Path, must_exist: bool) -> Result<(), OpenError> {
         }
         leftovers.push(entry.path());
     }
-    if must_exist {
-        return Err(if leftovers.is_empty() {
-            OpenError::Missing { dir: dir.to_owned() }
-        } else {
-            unmarked().into()
-        });
-    }
     for id in [LOG_ID, TABLES_ID] {
         let tables = dir.join("keyspaces").join(id.to_string()).join("tables");
         if fs::read_dir(tables).is_ok_and(|mut files| files.next().is_some()) {
@@ -284,6 +280,16 @@ fn clear_unfinished(dir: &Path, must_exist: bool) -> Result<(), OpenError> {
         removed.map_err(OpenError::io(&path))?;
     }
     Ok(())
+}
+
+/// What is wrong with a directory without a marker, in which there should be a store.
+pub fn unmarked(dir: &Path) -> Result<OpenError, OpenError> {
+    let is_empty = fs::read_dir(dir).map_err(OpenError::io(dir))?.next().is_none();
+    Ok(if is_empty { OpenError::Missing { dir: dir.to_owned() } } else { no_marker(dir).into() })
+}
+
+fn no_marker(dir: &Path) -> Damage {
+    Damage::new(&dir.join(marker::FILE), 0, "it is missing, and the store is not empty")
 }
 
 fn open_database(dir: &Path, options: &Options) -> Result<(Database, Keyspace, Keyspace), fjall::Error> {

@@ -81,6 +81,15 @@ pub fn inspect(dir: &Path, marker: Marker, repair: bool) -> Result<Inventory, Op
         }
         journals.push((path, whole));
     }
+    if let (Some(last), Some((path, whole))) = (chain.last, journals.last())
+        && last.header.commit < marker.commit
+    {
+        let what = format!(
+            "it ends with batch {}, and batch {} was on the disk: acknowledged data is missing",
+            last.header.commit, marker.commit
+        );
+        return Err(Damage::new(path, *whole, what).into());
+    }
     check_tables_reach(dir, &chain, log, tables)?;
     Ok(Inventory {
         commit: chain.last.map(|last| last.header.commit),

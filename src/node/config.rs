@@ -90,7 +90,7 @@ impl Default for Limits {
         Self {
             requests_max: 8_192,
             log_bytes_max: 8 << 20,
-            dirty_max: 8_192,
+            dirty_max: 6_144,
             confirm_batch_max: 512,
             paxos_history_bytes_max: paxos::HISTORY_BYTES_MAX,
             quorum_history_bytes_max: quorum::HISTORY_BYTES_MAX,

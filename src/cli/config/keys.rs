@@ -137,7 +137,7 @@ pub const KEYS: &[Key] = &[
     ),
     count(
         "limits.dirty_records_max",
-        8_192,
+        6_144,
         (16, 1 << 24),
         "records a shard",
         "in memory beyond which it is checkpointed",

@@ -9,6 +9,7 @@
 
 use super::config::Config;
 use super::message::Tell;
+use super::orders::Held;
 use super::outbox::Outbox;
 use super::payment::{Asker, PaymentShard, Waiter};
 use crate::modules::money::Money;
@@ -472,7 +473,8 @@ impl PaymentShard {
         out: &mut Outbox,
     ) {
         let Some(checkout) = self.checkouts.active.remove(id) else { return };
-        self.tell(checkout.first.0, outcome, out);
+        // It rests on the order's lines, and nothing else records them.
+        self.orders.hold(checkout.first.0, Held::Outcome(outcome), out);
         for (asker, deadline) in checkout.late {
             self.checkout(now, asker, checkout.order.clone(), deadline, disk, out);
         }

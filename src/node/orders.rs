@@ -3,6 +3,16 @@
 //! Receipts, refunds and removals are derived from what payment has committed, on every replica by itself:
 //! they are merged here, and neither logged nor sent. So a payment shard is checkpointed only together with
 //! its order shard, which is durable first; what is newer is derived again from the payment log.
+//!
+//! An answer shows an order as it is in memory, with edits that may be on no disk yet: a crash could take
+//! back what a client has seen. So every answer that rests on edits (a view, an edit's own, a refusal that
+//! judged by the lines) is made at once and *held* until all of them are durable, by a majority or, where
+//! none can be reached, here; if another pod owns the shard by then, the asker asks that one.
+//!
+//! A charge need not wait. Its receipt names its lines and the edits it covers, and is as durable as the
+//! payment: if a crash takes back one of the edits, the order shows it all the same, and who asked for it asks
+//! the next owner under the same key, where an edit that a receipt covers is known. So the charge stands,
+//! the edit is answered as done, and both agree. A checkout's refusal is recorded nowhere: it is held.
 
 #![expect(clippy::too_many_arguments, reason = "a step carries its time, the disk and the outbox besides")]
 
@@ -18,7 +28,7 @@ use crate::modules::order::{
     refund_id,
 };
 use crate::modules::payment::{OrderPayments, OrderRef};
-use crate::modules::request::{Op, OrderId, OrderView, Refusal, Request, UserId};
+use crate::modules::request::{Answer, Op, OrderId, OrderView, Outcome, Refusal, Request, UserId};
 use bytes::Bytes;
 use kassa_protocols::eventual;
 use kassa_protocols::ids::{Ballot, Incarnation, Module, OpId, PodId, Shard, ShardNo};
@@ -35,11 +45,12 @@ struct Meta {
     durable: eventual::Durable,
 }
 
-/// What an edit made, for its answer once it is durable.
+/// An answer that waits until what it rests on is durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Edited {
-    Created(OrderId),
-    Changed(OrderRef),
+pub enum Held {
+    Outcome(Outcome),
+    /// To be told only after a round that shows that this pod still leads.
+    Judged(Refusal),
 }
 
 /// Why an edit was not taken.
@@ -59,9 +70,9 @@ pub struct OrderShard {
     /// The payment shard's time and the newest ballot promised there, as of the last `follow`.
     time: ShardTime,
     promised: Ballot,
-    pending: BTreeMap<u64, (Asker, Edited)>,
-    durable: Vec<(Asker, Edited)>,
-    fenced: Vec<Asker>,
+    held: BTreeMap<u64, Vec<(Asker, Held)>>,
+    passed: Vec<(Asker, Held)>,
+    void: Vec<Asker>,
     pub(super) covered: u64,
     pub oldest_needed: Option<u64>,
 }
@@ -80,9 +91,9 @@ impl OrderShard {
             fx: eventual::Effects::new(),
             time: ShardTime::default(),
             promised: Ballot::ZERO,
-            pending: BTreeMap::new(),
-            durable: Vec::new(),
-            fenced: Vec::new(),
+            held: BTreeMap::new(),
+            passed: Vec::new(),
+            void: Vec::new(),
             covered,
             oldest_needed: None,
         }
@@ -205,7 +216,8 @@ impl OrderShard {
         let id = mint_order_id(self.no, user, key);
         let operation = order::create(self.load(disk, &id, None).as_ref(), user);
         let operation = operation.map(|operation| item_of(Incarnation(0), key, &operation));
-        self.take(now, asker, Edited::Created(id.clone()), &id, operation, disk, out)
+        let answer = Answer::OrderCreated { order: id.clone() };
+        self.take(now, asker, answer, &id, operation, disk, out)
     }
 
     /// Adds to an order, or takes away.
@@ -234,9 +246,9 @@ impl OrderShard {
             (Op::RemoveItem { item, units, .. }, _) => order::remove_item(&set, id, key, item, *units),
             _ => return Ok(()),
         };
-        let (operation, _) = edited.map_err(NotTaken::Refused)?;
+        let (operation, view) = edited.map_err(NotTaken::Refused)?;
         let operation = operation.map(|operation| item_of(set.incarnation, key, &operation));
-        self.take(now, asker, Edited::Changed(order.clone()), id, operation, disk, out)
+        self.take(now, asker, Answer::Order(view), id, operation, disk, out)
     }
 
     /// Takes an operation, or shows a majority once more what is there of a repeated one.
@@ -244,7 +256,7 @@ impl OrderShard {
         &mut self,
         now: Time,
         asker: Asker,
-        edited: Edited,
+        answer: Answer,
         id: &OrderId,
         operation: Option<eventual::Item>,
         disk: &dyn Disk,
@@ -258,10 +270,18 @@ impl OrderShard {
             None => replica.refresh(now, entity, &mut store, &mut fx),
         };
         self.fx = fx;
-        let Some(seq) = seq else { return Err(NotTaken::Overloaded) };
-        self.pending.insert(seq, (asker, edited));
-        self.drain(out);
+        if seq.is_none() {
+            return Err(NotTaken::Overloaded);
+        }
+        self.hold(asker, Held::Outcome(Outcome::Done(answer)), out);
         Ok(())
+    }
+
+    /// Keeps an answer that was made just now until all edits that it may rest on are durable.
+    pub fn hold(&mut self, asker: Asker, answer: Held, out: &mut Outbox) {
+        let ticket = self.replica.barrier(self.promised, &mut self.fx);
+        self.held.entry(ticket).or_default().push((asker, answer));
+        self.drain(out);
     }
 
     /// Writes to the order what payment has committed for it.
@@ -291,13 +311,13 @@ impl OrderShard {
         replica.derived(entity, merged);
     }
 
-    /// Edits that may be answered now.
-    pub fn take_durable(&mut self) -> Vec<(Asker, Edited)> {
-        std::mem::take(&mut self.durable)
+    /// Answers that may be given now.
+    pub fn take_passed(&mut self) -> Vec<(Asker, Held)> {
+        std::mem::take(&mut self.passed)
     }
-    /// Askers whose edit was taken by an owner that has been replaced: they ask the next one.
-    pub fn take_fenced(&mut self) -> Vec<Asker> {
-        std::mem::take(&mut self.fenced)
+    /// Askers whose answer is that of an owner which has been replaced: they ask the next one.
+    pub fn take_void(&mut self) -> Vec<Asker> {
+        std::mem::take(&mut self.void)
     }
 
     fn drain(&mut self, out: &mut Outbox) {
@@ -313,10 +333,15 @@ impl OrderShard {
         }
         for event in self.fx.events.drain(..) {
             match event {
-                eventual::Event::Durable { seq } => self.durable.extend(self.pending.remove(&seq)),
-                eventual::Event::Fenced { seq } => {
-                    self.fenced.extend(self.pending.remove(&seq).map(|(asker, _)| asker));
+                eventual::Event::Passed { ticket } => {
+                    self.passed.extend(self.held.remove(&ticket).into_iter().flatten());
                 }
+                eventual::Event::Void { ticket } => {
+                    let held = self.held.remove(&ticket).into_iter().flatten();
+                    self.void.extend(held.map(|(asker, _)| asker));
+                }
+                // An edit is answered as what it shows is, which is no earlier.
+                eventual::Event::Durable { .. } | eventual::Event::Fenced { .. } => {}
                 eventual::Event::Owning { .. } => {}
             }
         }

@@ -10,7 +10,7 @@ use super::checkout::Checkouts;
 use super::config::Config;
 use super::group::{Group, Output};
 use super::message::{Ask, AskId, Fate, Message, Question, Stamp, Tell};
-use super::orders::{Edited, OrderShard};
+use super::orders::{Held, OrderShard};
 use super::outbox::Outbox;
 use super::routes::Routes;
 use crate::modules::order::mint_id;
@@ -357,14 +357,13 @@ impl PaymentShard {
                 Output::Copy { peer, newer_than } => copies.push((peer, newer_than)),
             }
         }
-        for (asker, edited) in self.orders.take_durable() {
-            let outcome = match edited {
-                Edited::Created(order) => Outcome::Done(Answer::OrderCreated { order }),
-                Edited::Changed(order) => self.view(&order, disk),
-            };
-            self.say(asker, Tell::Outcome(outcome), out);
+        for (asker, held) in self.orders.take_passed() {
+            match held {
+                Held::Outcome(outcome) => self.tell(asker, outcome, out),
+                Held::Judged(refusal) => self.then(asker, Outcome::Refused(refusal), disk, out),
+            }
         }
-        for asker in self.orders.take_fenced() {
+        for asker in self.orders.take_void() {
             self.elsewhere(asker, out);
         }
         self.post_checkouts(now, routes, disk, out);
@@ -417,7 +416,7 @@ impl PaymentShard {
             },
             Waiter::Find { order, asker } => {
                 let outcome = self.view(&order, disk);
-                self.tell(asker, outcome, out);
+                self.orders.hold(asker, Held::Outcome(outcome), out);
             }
             Waiter::Owner { order, removed, asker } => {
                 self.say(asker, Tell::Owner { order, removed }, out);

@@ -3,7 +3,7 @@
 #![expect(clippy::too_many_arguments, reason = "a step carries its time, the disk and the outbox besides")]
 
 use super::message::Tell;
-use super::orders::NotTaken;
+use super::orders::{Held, NotTaken};
 use super::outbox::Outbox;
 use super::payment::{Asker, PaymentShard, Waiter};
 use crate::modules::payment::{Command, OrderRef};
@@ -54,7 +54,7 @@ impl PaymentShard {
         let batch = self.group.machine.order_batch(&order.order).cloned();
         match self.orders.edit(now, asker, order, batch.as_ref(), request, price, disk, out) {
             Ok(()) => {}
-            Err(NotTaken::Refused(refusal)) => self.then(asker, Outcome::Refused(refusal), disk, out),
+            Err(NotTaken::Refused(refusal)) => self.orders.hold(asker, Held::Judged(refusal), out),
             Err(NotTaken::Overloaded) => self.say(asker, Tell::Outcome(Outcome::Overloaded), out),
         }
     }
@@ -157,7 +157,7 @@ impl PaymentShard {
         let order = OrderRef { user, order: id.clone(), incarnation };
         if matches!(request.op, Op::FindOrder { .. }) {
             let outcome = self.view(&order, disk);
-            return self.say(asker, Tell::Outcome(outcome), out);
+            return self.orders.hold(asker, Held::Outcome(outcome), out);
         }
         match self.orders.edit(now, asker, &order, batch.as_ref(), request, price, disk, out) {
             Ok(()) => {}

@@ -19,6 +19,7 @@ mod books;
 mod clients;
 mod disk;
 mod faults;
+mod held;
 mod linear;
 mod lines;
 mod models;

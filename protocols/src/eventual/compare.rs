@@ -184,6 +184,7 @@ impl Replica {
         }
         for (entity, items) in contents {
             if self.merge(&entity, &items, sets) {
+                self.merged += 1;
                 fx.persist.push(Record::Merged { entity, items });
             }
         }

@@ -31,9 +31,10 @@
 //! Nothing is logged twice: a checkpoint of the sets and [`Replica::durable`] covers the whole log.
 //!
 //! # Layout
-//! `types` (words and messages), `journal`, `stream` (edits, updates, acknowledgements), `compare`
-//! (digests, takeover).
+//! `types` (words and messages), `journal`, `stream` (edits, updates, acknowledgements), `barrier` (reads),
+//! `compare` (digests, takeover).
 
+mod barrier;
 mod compare;
 mod journal;
 mod stream;
@@ -48,6 +49,7 @@ pub use types::{
 use crate::effects;
 use crate::ids::{Ballot, PodId, Shard};
 use crate::time::{Span, Time};
+use barrier::Barrier;
 use compare::Comparison;
 use journal::Journal;
 use std::collections::{BTreeMap, VecDeque};
@@ -110,6 +112,12 @@ pub struct Replica {
     digests: [u64; BUCKETS as usize],
     peers: BTreeMap<PodId, Peer>,
     pending: VecDeque<Pending>,
+    /// Merges of others' edits since the start; how many of them are on disk, and were asked about.
+    merged: u64,
+    merged_stored: u64,
+    merged_asked: u64,
+    barriers: VecDeque<Barrier>,
+    tickets: u64,
     owner: Owner,
 }
 
@@ -128,6 +136,8 @@ struct Peer {
     /// Up to where it holds this replica's journal; and up to where that was sent on this link.
     acked: u64,
     sent: u64,
+    /// The newest ballot that it is known to have promised.
+    under: Ballot,
     /// When it last acknowledged something new, or something was sent after nothing was due.
     progress_at: Time,
     comparison: Option<Comparison>,
@@ -158,6 +168,7 @@ impl Replica {
                 received,
                 acked,
                 sent: acked,
+                under: Ballot::ZERO,
                 progress_at: now,
                 comparison: None,
                 compare_at: now + config.timing.compare + apart,
@@ -176,6 +187,11 @@ impl Replica {
             journal: Journal::new(durable.journal_floor, durable.journal),
             digests,
             pending: VecDeque::new(),
+            merged: 0,
+            merged_stored: 0,
+            merged_asked: 0,
+            barriers: VecDeque::new(),
+            tickets: 0,
             owner: Owner::Other,
             config,
         }
@@ -214,7 +230,7 @@ impl Replica {
         assert!(self.start < 1 << (u64::BITS - START_SHIFT), "a replica starts less than 16 million times");
         fx.persist.push(Record::Started { start: self.start });
         self.round = self.start << START_SHIFT;
-        fx.send.push((self.config.me, Message::Stored { seq: self.seq }));
+        fx.send.push((self.config.me, Message::Stored { seq: self.seq, merged: self.merged }));
     }
 
     /// Takes one message. `promised` is the newest ballot that this pod has promised in the shard
@@ -228,9 +244,9 @@ impl Replica {
         sets: &mut dyn Sets,
         fx: &mut Effects,
     ) {
-        if let Message::Stored { seq } = message {
+        if let Message::Stored { seq, merged } = message {
             if from == self.config.me {
-                self.on_stored(seq, promised, fx);
+                self.on_stored(seq, merged, promised, fx);
             }
             return;
         }

@@ -64,7 +64,8 @@ impl Replica {
             if self.started { &mut fx.send_early } else { &mut fx.send }.push((pod, update));
         }
         fx.persist.push(Record::Edited { seq, entity, items });
-        fx.send.push((self.config.me, Message::Stored { seq }));
+        self.merged_asked = self.merged;
+        fx.send.push((self.config.me, Message::Stored { seq, merged: self.merged }));
         Some(seq)
     }
 
@@ -95,7 +96,7 @@ impl Replica {
         let Some(received) = self.peers.get(&from).map(|peer| peer.received) else { return };
         if seq > received && prev <= received {
             for (entity, items) in &contents {
-                self.merge(entity, items, sets);
+                self.merged += u64::from(self.merge(entity, items, sets));
             }
             self.advance(from, seq);
             fx.persist.push(Record::Taken { from, seq, sets: contents });
@@ -103,6 +104,7 @@ impl Replica {
             // Something before it was lost on the way, and all will be sent again.
             for (entity, items) in contents {
                 if self.merge(&entity, &items, sets) {
+                    self.merged += 1;
                     fx.persist.push(Record::Merged { entity, items });
                 }
             }
@@ -131,6 +133,7 @@ impl Replica {
         let newest = self.seq;
         let bit = self.bit(from);
         let Some(peer) = self.peers.get_mut(&from) else { return };
+        peer.under = peer.under.max(under);
         // A peer may hold an edit that a crash took back here.
         let seq = seq.min(newest);
         if seq > peer.acked {
@@ -156,8 +159,9 @@ impl Replica {
         self.settle(promised, fx);
     }
 
-    pub(super) fn on_stored(&mut self, seq: u64, promised: Ballot, fx: &mut Effects) {
+    pub(super) fn on_stored(&mut self, seq: u64, merged: u64, promised: Ballot, fx: &mut Effects) {
         self.started = true;
+        self.merged_stored = self.merged_stored.max(merged);
         self.stored = self.stored.max(seq);
         if self.peers.is_empty() {
             self.journal.trim(self.stored);
@@ -186,6 +190,7 @@ impl Replica {
         {
             self.pending.pop_front();
         }
+        self.settle_barriers(promised, fx);
     }
 
     pub(super) fn fence_all(&mut self, fx: &mut Effects) {
@@ -195,6 +200,7 @@ impl Replica {
             }
             edit.ballot.is_none()
         });
+        self.void_barriers(fx);
     }
 
     /// Stands for a replica in a set of them.

@@ -64,7 +64,7 @@ pub fn item_digest(entity_seed: u64, id: OpId, body: &[u8]) -> u64 {
 /// | Update | journal's owner → peer | whoever holds my journal up to `prev` now holds it up to `seq` |
 /// | Ack | peer → journal's owner | I hold your journal up to `seq`, on disk |
 /// | Behind | journal's owner → peer | my journal no longer has what you lack of it: compare |
-/// | Stored | to itself | what was persisted up to here is on disk |
+/// | Stored | to itself | the edits up to here, and so many merges of others', are on disk |
 /// | Compare | any → any | my digests of these buckets; which differ from yours? |
 /// | Compared | answer | the entities of those that do, and which buckets are left |
 /// | NotUnder | answer | I have not promised that ballot, or a newer one |
@@ -75,7 +75,7 @@ pub enum Message {
     Update { seq: u64, prev: u64, sets: Vec<(Bytes, Vec<Item>)> },
     Ack { seq: u64, under: Ballot },
     Behind { seq: u64 },
-    Stored { seq: u64 },
+    Stored { seq: u64, merged: u64 },
     Compare { round: u64, ballot: Option<Ballot>, buckets: Vec<(u8, u64)> },
     Compared { round: u64, seq: u64, entities: Vec<(Bytes, u64)>, more: Vec<u8> },
     NotUnder { round: u64, promised: Ballot },
@@ -107,6 +107,10 @@ pub enum Event {
     /// The edit was taken by an owner that has been replaced: it is here, and will spread, but must
     /// not be answered as an owner's. To be asked of the new owner, under the same id.
     Fenced { seq: u64 },
+    /// What was read when this ticket was given is durable.
+    Passed { ticket: u64 },
+    /// The owner that read has been replaced: the new one is to be asked.
+    Void { ticket: u64 },
     /// The union of a majority is here, each at or after its promise: the owner may serve.
     Owning { ballot: Ballot },
 }

@@ -46,6 +46,8 @@ impl Script {
                     }
                 }
             }
+            // `pod`: all sets, told once what they show is durable.
+            "read" => world.read(pod(args)?),
             // `from to [n]`: hands over queued messages.
             "deliver" => {
                 let (from, to) = (pod(args)?, pod(args)?);

@@ -68,6 +68,12 @@ fn play(seed: u64) {
                     }
                 }
             }
+            953..970 => {
+                // Mostly at those who think they own.
+                let owners: Vec<PodId> = pods.iter().copied().filter(|&pod| world.owns(pod)).collect();
+                let at = if rng.random() { owners.choose(rng).copied().unwrap_or(one) } else { one };
+                world.read(at);
+            }
             950..953 => {
                 let ballot = world.promised(two);
                 world.promise(one, ballot);

@@ -68,17 +68,30 @@ struct Pod {
     checkpoint: (Durable, Union),
     log: Vec<Record>,
     on_disk: BTreeSet<OpId>,
+    /// The newest edit taken here that is.
+    stored: u64,
     /// Not yet on disk, and what waits for it.
     unsynced: Vec<Record>,
     held: Vec<(PodId, Message)>,
     /// Edits taken: number → (id, ballot it was taken under).
     edits: BTreeMap<u64, (OpId, Option<Ballot>)>,
+    /// What was read and not told yet, by ticket.
+    reads: BTreeMap<u64, Vec<Read>>,
+}
+
+/// What a reader saw.
+struct Read {
+    ballot: Option<Ballot>,
+    seen: BTreeSet<OpId>,
 }
 
 impl Pod {
     /// What was persisted is on disk.
     fn sync(&mut self) {
         for record in self.unsynced.drain(..) {
+            if let Record::Edited { seq, .. } = &record {
+                self.stored = *seq;
+            }
             match &record {
                 Record::Edited { items, .. } | Record::Merged { items, .. } => {
                     self.on_disk.extend(items.iter().map(|item| item.id));
@@ -104,6 +117,8 @@ pub struct World {
     pub checks_digests: bool,
     /// What owners acknowledged with a majority: in every later owner's union.
     acknowledged: Vec<(Ballot, OpId)>,
+    /// A read whose ticket is about to be given.
+    reading: Option<Read>,
     pub trace: Option<String>,
     /// Updates delivered, and the items in them.
     pub delivered: (usize, usize),
@@ -123,9 +138,11 @@ impl World {
             checkpoint: Default::default(),
             log: Vec::new(),
             on_disk: BTreeSet::new(),
+            stored: 0,
             unsynced: Vec::new(),
             held: Vec::new(),
             edits: BTreeMap::new(),
+            reads: BTreeMap::new(),
         };
         let mut world = Self {
             now: Time(0),
@@ -135,6 +152,7 @@ impl World {
             auto_sync: true,
             checks_digests: true,
             acknowledged: Vec::new(),
+            reading: None,
             trace: None,
             delivered: (0, 0),
         };
@@ -182,6 +200,9 @@ impl World {
         let replica = state.replica.as_mut()?;
         let mut fx = Effects::new();
         let seq = input(replica, now, state.promised, &mut state.sets, &mut fx);
+        if let (Some(read), Some(ticket)) = (self.reading.take(), seq) {
+            state.reads.entry(ticket).or_default().push(read);
+        }
         if self.checks_digests {
             let counted = replica.digests().to_vec();
             assert_eq!(counted, state.sets.buckets(), "{pod}: digests are those of the sets");
@@ -248,6 +269,16 @@ impl World {
                 let (op, _) = self.pods[&pod].edits[&seq];
                 self.note(|| format!("{pod} is fenced with {}", op.0));
             }
+            Event::Passed { ticket } => {
+                let state = self.pods.get_mut(&pod).expect("a pod of the world");
+                for Read { ballot, seen } in state.reads.remove(&ticket).unwrap_or_default() {
+                    self.shown(pod, ballot, &seen);
+                }
+            }
+            Event::Void { ticket } => {
+                self.pods.get_mut(&pod).expect("a pod of the world").reads.remove(&ticket);
+                self.note(|| format!("{pod} may not tell what it read"));
+            }
             Event::Owning { ballot } => {
                 for (older, op) in &self.acknowledged {
                     let held = *older > ballot || self.pods[&pod].sets.has(*op);
@@ -256,6 +287,32 @@ impl World {
                 self.note(|| format!("{pod} owns under {ballot}"));
             }
         }
+    }
+
+    /// A reader is told what it saw.
+    fn shown(&mut self, pod: PodId, ballot: Option<Ballot>, seen: &BTreeSet<OpId>) {
+        let state = &self.pods[&pod];
+        assert!(seen.is_subset(&state.on_disk), "{pod} tells what is not on its own disk");
+        let own = state.edits.values().map(|(op, _)| *op).filter(|op| seen.contains(op));
+        let own: Vec<OpId> = own.collect();
+        if self.replica(pod).reaches_majority() {
+            for op in own {
+                let on_disk = self.pods.values().filter(|pod| pod.on_disk.contains(&op)).count();
+                assert!(on_disk >= self.majority(), "{pod} tells what no majority has on disk");
+                // No owner after this one may lack it.
+                self.acknowledged.extend(ballot.map(|ballot| (ballot, op)));
+            }
+        }
+        self.note(|| format!("{pod} tells {:?}", seen.iter().map(|op| op.0).collect::<Vec<_>>()));
+    }
+
+    /// Reads all sets, to be told once that is durable.
+    pub fn read(&mut self, pod: PodId) {
+        let Some(replica) = &self.pods[&pod].replica else { return };
+        let ballot = replica.owning();
+        let seen = self.sets(pod).0.values().flat_map(|items| items.keys().copied()).collect();
+        self.reading = Some(Read { ballot, seen });
+        self.step(pod, |replica, _, promised, _, fx| Some(replica.barrier(promised, fx)));
     }
 
     pub fn edit(&mut self, pod: PodId, entity: &str, n: u64, body: &str) {
@@ -332,6 +389,9 @@ impl World {
         state.replica = None;
         state.unsynced.clear();
         state.held.clear();
+        state.reads.clear();
+        let stored = state.stored;
+        state.edits.retain(|seq, _| *seq <= stored);
         for other in self.ids() {
             self.up.remove(&(pod, other));
             self.links.remove(&(pod, other));
@@ -483,7 +543,7 @@ fn shown(message: &Message) -> String {
         }
         Message::Ack { seq, under } => format!("Ack {} under {under}", short(*seq)),
         Message::Behind { seq } => format!("Behind {}", short(*seq)),
-        Message::Stored { seq } => format!("Stored {}", short(*seq)),
+        Message::Stored { seq, .. } => format!("Stored {}", short(*seq)),
         Message::Compare { ballot, buckets, .. } => {
             let under = ballot.map_or_else(String::new, |ballot| format!(" under {ballot}"));
             format!("Compare {} buckets{under}", buckets.len())

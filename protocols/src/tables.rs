@@ -9,6 +9,7 @@ mod walk;
 
 pub use walk::Page;
 
+use crate::breaks;
 use crate::ids::Shard;
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
@@ -195,7 +196,8 @@ impl State {
             if self.speculative.get(key).is_some_and(|(newest, _)| *newest <= seq) {
                 self.speculative.remove(key);
             }
-            self.store(key.clone(), Some(stored_value(version, value.as_ref())));
+            let forgets = value.is_none() && breaks::is("deletion-unversioned");
+            self.store(key.clone(), (!forgets).then(|| stored_value(version, value.as_ref())));
         }
     }
     /// A record received from another replica, as stored there. It need not stay in memory.

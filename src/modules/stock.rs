@@ -12,6 +12,7 @@ use super::machine::{Context, Machine, decode, encode};
 use super::money::Money;
 use super::request::{Answer, ItemId, Refusal, UNITS_MAX};
 use bytes::{BufMut, Bytes, BytesMut};
+use kassa_protocols::breaks;
 use kassa_protocols::ids::{Incarnation, OpId, ShardNo, TxnId};
 use kassa_protocols::tables::View;
 use serde::{Deserialize, Serialize};
@@ -244,7 +245,8 @@ impl Stock {
         if let Some(reservation) = self.open.get(&txn) {
             return Outcome::Granted(reservation.lines.clone());
         }
-        if self.watermarks.get(&txn.shard).is_some_and(|watermark| txn < *watermark) {
+        let fenced = self.watermarks.get(&txn.shard).is_some_and(|watermark| txn < *watermark);
+        if fenced && !breaks::is("reserve-below-watermark") {
             return Outcome::Fenced;
         }
         let mut items = Vec::with_capacity(lines.len());
@@ -268,6 +270,11 @@ impl Stock {
             .map(|((id, units), mut item)| {
                 item.available -= units;
                 item.reserved += units;
+                // Of one in a thousand transactions, whichever replica evaluates it.
+                let lot = txn.n * 977 + txn.ballot.round * 389 + u64::from(txn.shard.0) * 31;
+                if breaks::is("lost-unit") && item.available > 0 && lot % 1_000 == 0 {
+                    item.available -= 1;
+                }
                 Self::save(view, id, &item);
                 ReservedLine { item: id.clone(), incarnation: item.incarnation, units: *units }
             })
@@ -282,7 +289,7 @@ impl Stock {
     fn resolve(&self, view: &mut View<'_>, lines: &[ReservedLine], back: bool) {
         for line in lines {
             let Some(mut item) = self.item(view, &line.item) else { continue };
-            if item.incarnation != line.incarnation {
+            if item.incarnation != line.incarnation && !breaks::is("older-incarnation-counts") {
                 continue;
             }
             item.reserved =
@@ -297,7 +304,7 @@ impl Stock {
     fn confirm(&mut self, view: &mut View<'_>, txns: &[TxnId]) {
         for txn in txns {
             let Some(mut reservation) = self.open.remove(txn) else { continue };
-            if !reservation.sold {
+            if !reservation.sold || breaks::is("confirmed-twice") {
                 reservation.sold = true;
                 self.resolve(view, &reservation.lines, false);
                 view.set(txn_key(RESERVATIONS, *txn), encode(&reservation));
@@ -308,7 +315,7 @@ impl Stock {
 
     fn release(&mut self, view: &mut View<'_>, txn: TxnId) {
         let Some(reservation) = self.open.get(&txn) else { return };
-        if reservation.sold {
+        if reservation.sold && !breaks::is("cancel-gives-back") {
             return;
         }
         let reservation = self.open.remove(&txn).expect("just found");
@@ -338,7 +345,9 @@ impl Stock {
         let mut key = BytesMut::with_capacity(3);
         key.put_u8(WATERMARKS);
         key.put_u16(watermark.shard.0);
-        view.set(key.freeze(), encode(&watermark));
+        if !breaks::is("watermark-volatile") {
+            view.set(key.freeze(), encode(&watermark));
+        }
     }
 }
 
@@ -406,3 +415,6 @@ pub(super) fn txn_from_key(mut key: &[u8]) -> TxnId {
     let (epoch, round, pod) = (key.get_u32(), key.get_u64(), key.get_u8());
     TxnId { shard, ballot: kassa_protocols::ids::Ballot { epoch, round, pod }, n: key.get_u64() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@ use crate::modules::order::CheckoutLines;
 use crate::modules::payment::{self, Command, OrderRef, Receipt, ReceiptLine};
 use crate::modules::request::{Answer, ItemId, OrderId, Outcome, Refusal, Request};
 use crate::modules::stock::ReservedLine;
+use kassa_protocols::breaks;
 use kassa_protocols::commit::coordinator::{Action, Coordinator};
 use kassa_protocols::ids::{Ballot, ShardNo, TxnId};
 use kassa_protocols::placement::shard_of;
@@ -146,6 +147,7 @@ impl Checkouts {
     #[must_use]
     pub fn is_charging(&self, order: &OrderId) -> bool {
         self.active.get(order).is_some_and(|checkout| matches!(checkout.stage, Stage::Charging))
+            && !breaks::is("edit-under-charge")
     }
 
     /// Keeps an edit until the order's charge is applied; `false` if too many are kept.
@@ -348,10 +350,13 @@ impl PaymentShard {
             return self.give_back(now, txn, disk, out);
         };
         let batch = self.group.machine.order_batch(&id).cloned();
-        let lines = self.orders.checkout_lines(disk, &id, batch.as_ref());
+        let mut lines = self.orders.checkout_lines(disk, &id, batch.as_ref());
         let Some(checkout) = self.checkouts.active.get_mut(&id) else {
             return self.give_back(now, txn, disk, out);
         };
+        if breaks::is("not-reread") {
+            lines.clone_from(&checkout.lines);
+        }
         let Some(lines) = lines.filter(|lines| checkout.lines.as_ref() == Some(lines)) else {
             checkout.stage = Stage::GivingBack(Then::Restart);
             return self.give_back(now, txn, disk, out);

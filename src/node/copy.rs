@@ -10,6 +10,7 @@ use super::outbox::Outbox;
 use crate::modules::keys;
 use crate::modules::machine::{Machine, encode};
 use bytes::Bytes;
+use kassa_protocols::breaks;
 use kassa_protocols::ids::PodId;
 use kassa_protocols::tables::{Change, Disk, Page, VERSION_BYTES, View};
 use kassa_protocols::time::Time;
@@ -155,7 +156,8 @@ impl<M: Machine, T> Group<M, T> {
     }
 
     fn is_copied(&self, key: &[u8], stored: Option<&Bytes>, newer_than: quorum::Version) -> bool {
-        if key == META {
+        let unfinished = key.first() == Some(&crate::modules::payment::UNFINISHED);
+        if key == META || unfinished && breaks::is("copy-without-unfinished") {
             return false;
         }
         match &self.replica {

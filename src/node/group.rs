@@ -13,6 +13,7 @@ use super::copy::{Durable, META, Meta};
 use super::message::{Message, Record};
 use super::outbox::Outbox;
 use crate::modules::machine::{Context, Machine, decode, encode};
+use kassa_protocols::breaks;
 use kassa_protocols::ids::{Ballot, PodId, Shard};
 use kassa_protocols::tables::{Disk, State, VersionBytes, View};
 use kassa_protocols::time::{ShardTime, Time};
@@ -303,6 +304,12 @@ impl<M: Machine, T> Group<M, T> {
             return Err(asker);
         }
         match &self.replica {
+            Replica::Paxos(_) if breaks::is("read-without-round") => {
+                let context = self.context();
+                let view = &mut View { state: &mut self.state, disk };
+                let outcome = self.machine.execute(context, &command, view);
+                self.outputs.push_back(Output::Outcome(asker, outcome));
+            }
             Replica::Paxos(_) => self.reads.push((command, asker)),
             Replica::Quorum(_) => self.evaluate(&command, asker, disk),
         }
@@ -312,6 +319,9 @@ impl<M: Machine, T> Group<M, T> {
     fn evaluate(&mut self, command: &M::Command, asker: T, disk: &dyn Disk) {
         let context = self.context();
         let outcome = self.machine.execute(context, command, &mut View { state: &mut self.state, disk });
+        if breaks::is("refusal-without-round") && !self.state.has_staged() {
+            return self.outputs.push_back(Output::Outcome(asker, outcome));
+        }
         self.evaluated.push((asker, outcome));
     }
 

@@ -11,6 +11,7 @@ use crate::modules::money::Money;
 use crate::modules::order::parse_order_id;
 use crate::modules::payment::OrderRef;
 use crate::modules::request::{Answer, Op, OrderId, Outcome, Refusal, Request};
+use kassa_protocols::breaks;
 use kassa_protocols::ids::{Incarnation, Module, PodId, Shard};
 use kassa_protocols::placement::shard_of;
 use kassa_protocols::time::{Span, Time};
@@ -371,7 +372,7 @@ impl Ingress {
             }
             (Stage::Spread { batch, left }, Tell::Done) => {
                 *left -= 1;
-                if *left > 0 {
+                if *left > 0 && !breaks::is("batch-answered-early") {
                     return Vec::new();
                 }
                 let (n, incarnation) = (batch.load.n(), batch.incarnation);

@@ -3,6 +3,7 @@
 use super::message::{Message, Record};
 use super::{ClientId, Round};
 use crate::modules::request::Outcome;
+use kassa_protocols::breaks;
 use kassa_protocols::ids::{Module, PodId, Shard};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -100,6 +101,9 @@ impl Outbox {
     }
     /// Leaves once this round is durable; to this pod itself: comes back then.
     pub fn send(&mut self, to: PodId, message: Message) {
+        if to != self.me && breaks::is("sent-before-persist") {
+            return self.send_early(to, message);
+        }
         self.late.entry(to).or_default().push(message);
     }
     pub fn reply(&mut self, client: ClientId, outcome: Outcome) {

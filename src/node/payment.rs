@@ -16,6 +16,7 @@ use super::routes::Routes;
 use crate::modules::order::mint_id;
 use crate::modules::payment::{self, Command, OrderRef, Payments};
 use crate::modules::request::{Answer, Op, Outcome, Refusal, Request};
+use kassa_protocols::breaks;
 use kassa_protocols::ids::{Incarnation, OpId, PodId, ShardNo, TxnId};
 use kassa_protocols::quorum;
 use kassa_protocols::tables::Disk;
@@ -376,6 +377,17 @@ impl PaymentShard {
             let Some((_, Some(stored))) = self.group.state.get_committed(disk, &key) else { continue };
             let Some((_, order)) = payment::order_of_key(&key) else { continue };
             let payments = payment::order_payments(&stored);
+            if breaks::is("receipt-on-leader-only") && !self.group.is_leading() {
+                continue;
+            }
+            if breaks::is("cancel-gives-back") && self.checkouts.coordinator.is_some() {
+                let refunded = payments.payments.iter().filter(|payment| payment.refunded);
+                for receipt in refunded.filter_map(|payment| payment.receipt.as_ref()) {
+                    for line in &receipt.lines {
+                        self.checkouts.releases.entry(line.stock_shard).or_default().push(receipt.txn);
+                    }
+                }
+            }
             self.orders.receipts(&order, &payments, disk);
         }
     }

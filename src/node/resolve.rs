@@ -7,6 +7,7 @@ use super::payment::{PaymentShard, Waiter};
 use super::routes::Routes;
 use crate::modules::payment::{Command, OrderRef};
 use crate::modules::request::{OrderId, Outcome, Refusal};
+use kassa_protocols::breaks;
 use kassa_protocols::commit::coordinator;
 use kassa_protocols::ids::{Module, Shard, ShardNo, TxnId};
 use kassa_protocols::tables::Disk;
@@ -132,7 +133,9 @@ impl PaymentShard {
             .iter()
             .filter(|(_, id)| {
                 self.checkouts.active.get(*id).is_some_and(|checkout| {
-                    matches!(checkout.stage, Stage::Reserving) && checkout.first.1 < now
+                    let reserving = matches!(checkout.stage, Stage::Reserving);
+                    let charging = matches!(checkout.stage, Stage::Charging);
+                    reserving && checkout.first.1 < now || charging && breaks::is("release-under-charge")
                 })
             })
             .map(|(txn, id)| (*txn, id.clone()))
@@ -147,6 +150,13 @@ impl PaymentShard {
 
     /// Posts what this round's checkouts have for the stock shards, and logs what is finished.
     pub(super) fn post_checkouts(&mut self, now: Time, routes: &Routes, disk: &dyn Disk, out: &mut Outbox) {
+        if breaks::is("watermark-before-lead")
+            && self.checkouts.coordinator.is_none()
+            && !self.group.is_leading()
+            && self.group.leader() == Some(routes.me())
+        {
+            self.lead_checkouts(now, self.group.ballot());
+        }
         let checkouts = &mut self.checkouts;
         let Some(coordinator) = &checkouts.coordinator else { return };
         let full = checkouts.confirms.values().any(|txns| txns.len() >= checkouts.confirm_batch_max);

@@ -10,6 +10,7 @@ use super::routes::Routes;
 use crate::modules::order::mint_id;
 use crate::modules::request::{ItemId, Op, Outcome, Refusal};
 use crate::modules::stock::{self, Command, Stock};
+use kassa_protocols::breaks;
 use kassa_protocols::commit::participant::{Cover, Participant};
 use kassa_protocols::ids::{Incarnation, Module, OpId, PodId, Shard, ShardNo, TxnId};
 use kassa_protocols::tables::Disk;
@@ -203,6 +204,9 @@ impl StockShard {
         out: &mut Outbox,
     ) {
         let payment = watermark.shard;
+        if !self.group.is_leading() && breaks::is("confirm-by-anyone") {
+            return out.post(from, Message::Resolved { shard: self.no, txns: confirm, watermark });
+        }
         if !self.group.is_leading() {
             return out.post(
                 from,
@@ -383,6 +387,9 @@ impl StockShard {
                     stock::Outcome::OutOfStock(item) => Vote::Refused(Refusal::OutOfStock(item)),
                     stock::Outcome::Refused(refusal) => Vote::Refused(refusal),
                     stock::Outcome::Fenced => Vote::Fenced,
+                    stock::Outcome::Busy if breaks::is("busy-is-out-of-stock") => {
+                        Vote::Refused(Refusal::OutOfStock(lines[0].0.clone()))
+                    }
                     stock::Outcome::Busy => {
                         self.participant.still_busy(txn);
                         if wait && self.participant.enqueue(txn, lines, from) {

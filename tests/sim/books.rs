@@ -336,7 +336,8 @@ fn item_op(shop: &Shop, item: usize, record: &Record, slack: u64) -> Option<Item
             ItemOp::Sold { order: order_no()?, units }
         }
         (Op::Checkout { .. }, Outcome::Refused(Refusal::OutOfStock(id))) if *id == shop.items[item].id => {
-            ItemOp::SoldOut { need: shop.most_units(order?, item), slack }
+            // What others hold may come back, and is waited for: a reservation hides nothing here.
+            ItemOp::SoldOut { need: shop.most_units(order?, item), slack: 0 }
         }
         (Op::CancelPayment { .. }, Outcome::Done(_)) if shop.most_units(order?, item) > 0 => {
             ItemOp::Cancelled { order: order_no()? }

@@ -5,7 +5,8 @@ use kassa::modules::request::{Answer, Op, Outcome};
 
 /// Checks the lines that a checkout charged, or that a paid order shows.
 ///
-/// An edit that was acknowledged while nothing was broken is in every checkout asked for after it; one
+/// An edit that was acknowledged while nothing was broken is in every checkout asked for after it, and in
+/// any at all of an order that nobody ever cancelled: it was taken, so the order was not charged yet. One
 /// that was under way may be; no unit is there that nobody added.
 pub fn check(shop: &Shop, record: &Record, answer: &Answer) -> Result<(), &'static str> {
     let Some(order) = record.target.order else { return Ok(()) };
@@ -64,16 +65,20 @@ fn bounds(shop: &Shop, order: usize, item: usize, checkout: &Record) -> (u64, u6
     let (mut sure, mut gone, mut maybe, mut surely_gone) = (0_u64, 0_u64, 0_u64, 0_u64);
     let asked_us = checkout.call_us;
     let told_us = checkout.ret_us.unwrap_or(u64::MAX);
+    let cancels =
+        |other: &Record| other.target.order == Some(order) && matches!(other.op, Op::CancelPayment { .. });
+    let charged_once = !shop.history.iter().any(cancels);
     for edit in shop.history.iter().filter(|edit| edit.target.order == Some(order) && edit.repeats.is_none())
     {
-        if edit.target.item != Some(item) || edit.call_us > told_us {
+        if edit.target.item != Some(item) || edit.call_us > told_us && !charged_once {
             continue;
         }
         let took_effect = matches!(edit.outcome, Some(Outcome::Done(_)));
         if !took_effect {
             continue;
         }
-        let before = edit.calm && shop.orders[order].sure && edit.ret_us.is_some_and(|ret| ret < asked_us);
+        let before = charged_once || edit.ret_us.is_some_and(|ret| ret < asked_us);
+        let before = before && edit.calm && shop.orders[order].sure;
         if let Op::AddItem { units, .. } = edit.op {
             maybe += units;
             sure += if before { units } else { 0 };

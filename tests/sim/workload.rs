@@ -36,15 +36,26 @@ enum Visit {
     CheckingOut { order: usize },
 }
 
+/// A batch is to be loaded over one that is in use: what of it is left alone until it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Frozen {
+    Nothing,
+    /// The items by name: an addition that is asked again behind the batch would count twice. Orders with
+    /// them are checked out all the while, so that reservations outlive their items.
+    Items,
+    Everything,
+}
+
 pub struct Workload {
     errands: VecDeque<Planned>,
     visits: Vec<Visit>,
     pub left: usize,
     reloads_left: u32,
     reload_after: usize,
-    /// A batch is to be loaded over one that is in use: what it made is left alone until it is.
-    frozen: bool,
+    frozen: Frozen,
+    /// Requests under way about what a batch made, and those of them that name an item.
     batch_in_flight: usize,
+    items_in_flight: usize,
     unit: Money,
     plenty: u64,
     batch: u64,
@@ -59,8 +70,9 @@ impl Workload {
             left: scenario.operations,
             reloads_left: scenario.reloads,
             reload_after: 0,
-            frozen: false,
+            frozen: Frozen::Nothing,
             batch_in_flight: 0,
+            items_in_flight: 0,
             unit: Money::parse(unit).expect("a plain decimal"),
             plenty: scenario.plenty,
             batch: scenario.batch,
@@ -120,12 +132,13 @@ impl Workload {
         let planned = self.pick(client, shop, quiet, rng)?;
         self.left = self.left.saturating_sub(1);
         self.batch_in_flight += usize::from(planned.target.batch);
+        self.items_in_flight += usize::from(planned.target.batch && planned.target.item.is_some());
         Some(planned)
     }
 
     fn pick(&mut self, client: usize, shop: &mut Shop, quiet: bool, rng: &mut ChaCha8Rng) -> Option<Planned> {
         if let Some(first) = self.errands.front()
-            && (!self.frozen || self.batch_in_flight == 0 || !first.op.is_load())
+            && (self.is_idle() || !first.op.is_load())
         {
             return self.errands.pop_front();
         }
@@ -147,20 +160,32 @@ impl Workload {
         Some(about_nothing(rng))
     }
 
+    /// Whether nothing is under way that a batch must not meet.
+    const fn is_idle(&self) -> bool {
+        match self.frozen {
+            Frozen::Nothing => true,
+            Frozen::Items => self.items_in_flight == 0,
+            Frozen::Everything => self.batch_in_flight == 0,
+        }
+    }
+
     fn batch_is_there(&self, shop: &Shop) -> bool {
         let there = shop.orders.iter().filter(|order| order.batch && !order.replaced).count();
-        !self.frozen && there as u64 == self.batch
+        self.frozen == Frozen::Nothing && there as u64 == self.batch
     }
 
     fn reload(&mut self, quiet: bool, rng: &mut ChaCha8Rng) {
         self.reloads_left -= 1;
         self.plan_reload();
-        self.frozen = true;
+        self.frozen = Frozen::Everything;
         let batch = Target { batch: true, ..Target::default() };
         let n = self.batch;
         let op = match rng.random_range(0..if quiet { 4 } else { 2 }) {
             0 => Op::LoadUsers { n, credit: self.some_credit(rng) },
-            1 => Op::LoadItems { n, stock: rng.random_range(0..self.plenty), price: self.batch_price() },
+            1 => {
+                self.frozen = Frozen::Items;
+                Op::LoadItems { n, stock: rng.random_range(0..self.plenty), price: self.batch_price() }
+            }
             _ => self.load_orders(),
         };
         self.errand(op, batch);
@@ -241,7 +266,7 @@ impl Workload {
     fn order(&self, shop: &Shop, rng: &mut ChaCha8Rng) -> Option<usize> {
         let live = |&order: &usize| {
             let info = &shop.orders[order];
-            !(info.replaced || info.batch && self.frozen)
+            !(info.replaced || info.batch && self.frozen == Frozen::Everything)
         };
         let mut recent = (0..shop.orders.len()).rev().filter(live);
         let nth = rng.random_range(0..ORDERS_IN_PLAY);
@@ -277,7 +302,8 @@ impl Workload {
     }
 
     fn about_user(&self, shop: &Shop, rng: &mut ChaCha8Rng) -> Option<Planned> {
-        let user = some_of(rng, 0..shop.users.len(), |&user| !(self.frozen && shop.users[user].batch))?;
+        let left_alone = |user: usize| self.frozen == Frozen::Everything && shop.users[user].batch;
+        let user = some_of(rng, 0..shop.users.len(), |&user| !left_alone(user))?;
         let info = &shop.users[user];
         let id = info.id.clone();
         let op = match rng.random_range(0..4) {
@@ -293,7 +319,8 @@ impl Workload {
     }
 
     fn about_item(&self, shop: &Shop, rng: &mut ChaCha8Rng) -> Option<Planned> {
-        let item = some_of(rng, 0..shop.items.len(), |&item| !(self.frozen && shop.items[item].batch))?;
+        let left_alone = |item: usize| self.frozen != Frozen::Nothing && shop.items[item].batch;
+        let item = some_of(rng, 0..shop.items.len(), |&item| !left_alone(item))?;
         let info = &shop.items[item];
         let id = info.id.clone();
         let op = match rng.random_range(0..4) {

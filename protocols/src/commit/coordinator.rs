@@ -7,6 +7,7 @@
 //!
 //! Everything here is volatile, and valid only under the ballot that it was begun in.
 
+use crate::breaks;
 use crate::ids::{Ballot, ShardNo, TxnId};
 use crate::time::{Span, Time};
 use std::collections::{BTreeMap, BTreeSet};
@@ -158,7 +159,8 @@ impl<L: Clone, G, N> Coordinator<L, G, N> {
     #[must_use]
     pub fn in_flight(&self, txn: TxnId) -> bool {
         self.txns.get(&txn).is_some_and(|t| match t.phase {
-            Phase::Reserving { .. } | Phase::Deciding => true,
+            Phase::Reserving { .. } => true,
+            Phase::Deciding => !breaks::is("doubt-aborts-charge"),
             Phase::Releasing { .. } | Phase::Confirming => false,
         })
     }
@@ -177,7 +179,7 @@ impl<L: Clone, G, N> Coordinator<L, G, N> {
         in_turn: bool,
     ) -> (TxnId, Vec<Action<L, G, N>>) {
         let txn = TxnId { shard: self.shard, ballot: self.ballot, n: self.next };
-        self.next += 1;
+        self.next += u64::from(!breaks::is("txn-reused"));
         let mut actions = Vec::new();
         let mut legs = BTreeMap::new();
         for (i, (shard, lines)) in lines.into_iter().enumerate() {
@@ -276,7 +278,9 @@ impl<L: Clone, G, N> Coordinator<L, G, N> {
             }
             Phase::Confirming => {
                 let Some(leg) = txn.legs.get_mut(&shard) else { return Vec::new() };
-                if leg.sent.take().is_some() && txn.legs.values().all(|leg| leg.sent.is_none()) {
+                let heard = leg.sent.take().is_some();
+                let all = txn.legs.values().all(|leg| leg.sent.is_none());
+                if heard && (all || breaks::is("finished-early")) {
                     return vec![Action::Finished { txn: id }];
                 }
                 Vec::new()
@@ -319,6 +323,9 @@ impl<L: Clone, G, N> Coordinator<L, G, N> {
         }
         assert!(matches!(txn.phase, Phase::Deciding), "only what was decided is charged");
         txn.phase = Phase::Confirming;
+        if breaks::is("watermark-passes-charged") {
+            self.open.values_mut().for_each(|open| open.retain(|txn| *txn != id));
+        }
         if txn.legs.is_empty() {
             self.txns.remove(&id);
             return Vec::new();

@@ -2,6 +2,7 @@
 
 use super::message::{Entry, Fx, Message, Record};
 use super::{MESSAGE_BYTES_MAX, Replica};
+use crate::breaks;
 use crate::ids::{Ballot, PodId};
 use crate::time::Time;
 
@@ -11,7 +12,9 @@ impl Replica {
         assert!(ballot >= self.promised, "an acceptor never goes back on a promise");
         if ballot > self.promised {
             self.promised = ballot;
-            fx.persist.push(Record::Promised { ballot });
+            if !breaks::is("promise-forgotten") {
+                fx.persist.push(Record::Promised { ballot });
+            }
         }
     }
 

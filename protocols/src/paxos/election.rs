@@ -7,6 +7,7 @@
 
 use super::message::{Entry, Event, Fx, Message};
 use super::{Replica, Role};
+use crate::breaks;
 use crate::ids::{Ballot, PodId};
 use crate::time::{Span, Time};
 use std::collections::BTreeMap;
@@ -251,7 +252,7 @@ impl Replica {
     fn conclude(&mut self, now: Time, fx: &mut Fx) {
         let Role::Candidate(candidate) = &mut self.role else { return };
         let promised = candidate.parts.iter().filter_map(|part| part.applied.map(|a| (a, part.voter)));
-        if promised.clone().count() < self.majority {
+        if promised.clone().count() < if breaks::is("lead-before-promises") { 1 } else { self.majority } {
             return;
         }
         let applied = self.log.applied();
@@ -307,7 +308,9 @@ impl Replica {
 }
 
 fn merge(tail: &mut BTreeMap<u64, (Ballot, Entry)>, index: u64, ballot: Ballot, entry: Entry) {
-    if tail.get(&index).is_none_or(|(highest, _)| *highest < ballot) {
+    let wins =
+        |highest: Ballot| if breaks::is("oldest-vote-wins") { highest > ballot } else { highest < ballot };
+    if tail.get(&index).is_none_or(|(highest, _)| wins(*highest)) {
         tail.insert(index, (ballot, entry));
     }
 }

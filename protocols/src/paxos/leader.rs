@@ -6,6 +6,7 @@
 use super::message::{Body, Entry, Event, Fx, Message, Record};
 use super::reads::Reads;
 use super::{MESSAGE_BYTES_MAX, Peer, Replica, Role};
+use crate::breaks;
 use crate::ids::{Ballot, PodId};
 use crate::time::{ShardClock, Time};
 use bytes::Bytes;
@@ -68,6 +69,9 @@ impl Replica {
             self.accept_own(entry, fx);
         }
         self.accept_own(Entry { time: stamp, origin: ballot, body: Body::Lead(ballot) }, fx);
+        if breaks::is("serve-before-lead") {
+            self.serve(now, fx);
+        }
         self.send_proposals(now, fx);
     }
 
@@ -100,8 +104,11 @@ impl Replica {
 
     /// Sends what was just proposed, while it is being fsynced here, and the own vote behind the fsync.
     fn send_proposals(&mut self, now: Time, fx: &mut Fx) {
-        let Role::Leader(leader) = &self.role else { return };
+        let Role::Leader(leader) = &mut self.role else { return };
         let ballot = self.promised;
+        if breaks::is("own-vote-before-fsync") {
+            leader.own = leader.last;
+        }
         let vote = Message::Accepted { ballot, accepted: leader.last, applied: self.log.applied() };
         fx.send.push((self.config.me, vote));
         for i in 0..self.peers.len() {
@@ -192,7 +199,8 @@ impl Replica {
     fn commit(&mut self, now: Time, fx: &mut Fx) {
         let Role::Leader(leader) = &self.role else { return };
         let held = || self.peers.iter().filter(|peer| peer.voter).map(|peer| peer.acked).chain([leader.own]);
-        let by_majority = |upto: &u64| held().filter(|held| held >= upto).count() >= self.majority;
+        let majority = if breaks::is("minority-commits") { 1 } else { self.majority };
+        let by_majority = |upto: &u64| held().filter(|held| held >= upto).count() >= majority;
         let lead_at = leader.lead_at;
         let chosen = held().filter(by_majority).max().unwrap_or(0);
         self.committed = self.committed.max(chosen);
@@ -213,8 +221,14 @@ impl Replica {
 
     fn serve(&mut self, now: Time, fx: &mut Fx) {
         let ballot = self.promised;
-        assert_eq!(self.lead, ballot, "a leader's own Lead is the highest of the log");
         let Role::Leader(leader) = &mut self.role else { return };
+        if breaks::is("serve-before-lead") {
+            if leader.serving {
+                return;
+            }
+        } else {
+            assert_eq!(self.lead, ballot, "a leader's own Lead is the highest of the log");
+        }
         leader.serving = true;
         leader.clock = ShardClock::start(self.time, now);
         fx.events.push(Event::Leading { ballot });

@@ -3,6 +3,7 @@
 use super::chain::Chain;
 use super::types::{Beat, Event, Message, Record, Version, Write};
 use super::{Config, Effects, Replica, Role};
+use crate::breaks;
 use crate::ids::{Ballot, PodId};
 use crate::tables::Change;
 use crate::time::{ShardClock, ShardTime, Span, Time};
@@ -68,7 +69,7 @@ impl Coordinator {
             || Peer { up: true, heard: now, steady_since: now, matched: 0, round: 0, durable: Version::ZERO };
         Self {
             ballot,
-            serving: false,
+            serving: breaks::is("serve-before-lead"),
             beat_at: now.next_beat(config.timing.heartbeat),
             stage: Stage::Open { since: now },
             clock: ShardClock::start(time, now),
@@ -194,7 +195,7 @@ impl Replica {
         peer.heard = peer.heard.max(now);
         peer.round = peer.round.max(round);
         peer.durable = peer.durable.max(durable);
-        if accepted.ballot == ballot {
+        if accepted.ballot == ballot || breaks::is("commit-on-older-ballot") {
             assert!(accepted <= self.chain.accepted(), "nobody else writes in this ballot");
             peer.matched = peer.matched.max(accepted.seq);
             self.peer_accepted(from, accepted.seq);
@@ -208,7 +209,7 @@ impl Replica {
 
     /// Commits and lets pass what a write quorum has acknowledged.
     fn settle(&mut self, fx: &mut Effects) {
-        let quorum = self.config.write_quorum;
+        let quorum = if breaks::is("minority-commits") { 1 } else { self.config.write_quorum };
         let Role::Coordinator(coordinator) = &self.role else { return };
         let ballot = coordinator.ballot;
         let seq = coordinator.reached(quorum, |peer| peer.matched);
@@ -268,7 +269,13 @@ impl Replica {
     }
 
     /// This replica's own vote: comes back once all that was persisted up to here is durable.
-    pub(super) fn acknowledge_self(&self, fx: &mut Effects) {
+    pub(super) fn acknowledge_self(&mut self, fx: &mut Effects) {
+        let Role::Coordinator(coordinator) = &mut self.role else { return };
+        if breaks::is("own-vote-before-fsync")
+            && let Some(own) = coordinator.peers.get_mut(&self.config.me)
+        {
+            (own.matched, own.round) = (self.chain.accepted().seq, coordinator.round);
+        }
         let Role::Coordinator(coordinator) = &self.role else { return };
         self.acknowledge(self.config.me, coordinator.ballot, coordinator.round, fx);
     }

@@ -48,6 +48,7 @@ pub use coordinator::{BARRIERS_MAX, WRITES_IN_FLIGHT_MAX};
 pub use reads::{ReadState, ReadVerdict, judge};
 pub use types::{Beat, Durable, Event, Have, Message, Record, Snapshot, Version, Write};
 
+use crate::breaks;
 use crate::effects;
 use crate::ids::{Ballot, PodId, Shard};
 use crate::time::{ShardTime, Span, Time};
@@ -382,7 +383,9 @@ impl Replica {
         self.asked = None;
         self.wanted.clear();
         self.chain.want_from(None);
-        fx.persist.push(Record::Promised { ballot });
+        if !breaks::is("promise-forgotten") {
+            fx.persist.push(Record::Promised { ballot });
+        }
         self.retire(now, fx);
     }
 

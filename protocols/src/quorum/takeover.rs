@@ -10,6 +10,7 @@ use super::coordinator::Coordinator;
 use super::election::Promised;
 use super::types::{Have, Message, Record, Write};
 use super::{Effects, Replica, Role};
+use crate::breaks;
 use crate::ids::{Ballot, PodId};
 use crate::time::Time;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ impl Replica {
     /// Leads if R have promised and what they have accepted is here.
     pub(super) fn try_lead(&mut self, now: Time, fx: &mut Effects) {
         let Role::Candidate(candidate) = &mut self.role else { return };
-        if candidate.promises.len() < self.config.read_quorum {
+        if candidate.promises.len() < self.config.read_quorum && !breaks::is("lead-before-promises") {
             return;
         }
         let best = candidate.promises.iter().max_by_key(|(_, promised)| promised.have.accepted());
@@ -112,6 +113,9 @@ impl Replica {
         fx.persist.push(Record::Splice { writes, commit });
         self.logged = commit;
         let coordinator = Coordinator::new(now, ballot, time, &self.config);
+        if breaks::is("serve-before-lead") {
+            fx.events.push(super::Event::Leading { ballot });
+        }
         let Role::Candidate(candidate) = std::mem::replace(&mut self.role, Role::Coordinator(coordinator))
         else {
             return;

@@ -1,6 +1,6 @@
 //! What the clients learn from how a request ended.
 
-use super::{ADDS_PER_ORDER_MAX, Visit, Workload};
+use super::{ADDS_PER_ORDER_MAX, Frozen, Visit, Workload};
 use crate::shop::{ItemInfo, OrderInfo, Shop, Target, UserInfo};
 use kassa::modules::request::{Answer, Op, OrderId, OrderView, Outcome};
 use rand::RngExt;
@@ -11,6 +11,7 @@ impl Workload {
     pub fn ended(&mut self, record: usize, shop: &mut Shop, rng: &mut ChaCha8Rng) {
         let (client, target) = (shop.history[record].client, shop.history[record].target);
         self.batch_in_flight -= usize::from(target.batch);
+        self.items_in_flight -= usize::from(target.batch && target.item.is_some());
         let done = match shop.history[record].outcome.clone() {
             Some(Outcome::Done(answer)) if shop.history[record].repeats.is_none() => answer,
             _ => return,
@@ -98,7 +99,9 @@ impl Workload {
             replaced: false,
             offer: None,
         });
-        self.frozen &= !self.batch_is_found(shop);
+        if self.batch_is_found(shop) {
+            self.frozen = Frozen::Nothing;
+        }
     }
 
     fn batch_is_found(&self, shop: &Shop) -> bool {
@@ -115,14 +118,14 @@ impl Workload {
             }
             Op::LoadItems { price, .. } => {
                 if shop.items.iter().any(|item| item.batch) {
-                    self.frozen = false;
+                    self.frozen = Frozen::Nothing;
                 } else {
                     let item = |i: u64| ItemInfo { id: i.to_string().into(), batch: true, price };
                     shop.items.extend((0..n).map(item));
                 }
             }
             Op::LoadOrders { .. } => {
-                self.frozen = true;
+                self.frozen = Frozen::Everything;
                 for order in shop.orders.iter_mut().filter(|order| order.batch) {
                     order.replaced = true;
                 }
@@ -139,7 +142,7 @@ impl Workload {
             let op = self.load_orders();
             self.errand(op, Target { batch: true, ..Target::default() });
         } else {
-            self.frozen = false;
+            self.frozen = Frozen::Nothing;
         }
     }
 }

@@ -1,0 +1,115 @@
+//! Which charges count: what a coordinator proposed is judged again when it is applied.
+
+use super::*;
+use bytes::Bytes;
+use kassa_protocols::ids::{Ballot, Module, PodId, Shard};
+use kassa_protocols::tables::{Disk, State};
+use kassa_protocols::time::ShardTime;
+
+struct Nothing;
+
+impl Disk for Nothing {
+    fn get(&self, _: Shard, _: &[u8]) -> Option<Bytes> {
+        None
+    }
+    fn scan(&self, _: Shard, _: &[u8], _: Option<&[u8]>, _: usize) -> Vec<(Bytes, Bytes)> {
+        Vec::new()
+    }
+}
+
+/// A shard with one user, who has 10.
+struct Shop {
+    payments: Payments,
+    state: State,
+}
+
+impl Shop {
+    fn new() -> Self {
+        let state = State::new(Shard { module: Module::Payment, no: ShardNo(0) }, false, None);
+        let mut shop = Self { payments: Payments::default(), state };
+        shop.run(1, &Command::CreateUser { user: user() });
+        shop.run(1, &Command::AddFunds { key: OpId(1), user: user(), amount: Money::whole(10) });
+        shop
+    }
+
+    /// Applies a command behind the `Lead` of that round.
+    fn run(&mut self, lead: u64, command: &Command) -> Outcome {
+        let context = Context { time: ShardTime(1_000), lead: ballot(lead) };
+        self.payments.execute(context, command, &mut View { state: &mut self.state, disk: &Nothing })
+    }
+
+    fn credit(&mut self) -> Money {
+        let view = &mut View { state: &mut self.state, disk: &Nothing };
+        self.payments.user(view, &user()).expect("created").credit
+    }
+}
+
+fn user() -> UserId {
+    "u".into()
+}
+fn ballot(round: u64) -> Ballot {
+    Ballot::new(1, round, PodId(0))
+}
+fn txn(round: u64, n: u64) -> TxnId {
+    TxnId { shard: ShardNo(0), ballot: ballot(round), n }
+}
+fn order() -> OrderRef {
+    OrderRef { user: user(), order: "o".into(), incarnation: Incarnation(0) }
+}
+
+/// Charges 4 for one unit, under that key and transaction.
+fn charge(key: u128, txn: TxnId, generation: Option<TxnId>) -> Command {
+    let line = ReceiptLine {
+        item: "i".into(),
+        incarnation: Incarnation(0),
+        units: 1,
+        price: Money::whole(4),
+        stock_shard: ShardNo(2),
+    };
+    let total = Money::whole(4);
+    let receipt = Receipt { txn, generation, lines: vec![line], covered: Vec::new(), total };
+    Command::Charge { key: OpId(key), order: order(), receipt: Box::new(receipt), total: Some(total) }
+}
+
+#[test]
+fn a_charge_behind_a_newer_lead_is_aborted() {
+    let mut shop = Shop::new();
+    assert_eq!(shop.run(2, &charge(2, txn(1, 1), None)), Outcome::Aborted);
+    assert_eq!(shop.credit(), Money::whole(10));
+    assert!(shop.payments.unfinished().is_empty());
+    assert_eq!(shop.run(2, &charge(3, txn(2, 1), None)), Outcome::Charged { total: Money::whole(4) });
+    assert_eq!(shop.credit(), Money::whole(6));
+    assert_eq!(shop.payments.unfinished().keys().copied().collect::<Vec<_>>(), [txn(2, 1)]);
+}
+
+#[test]
+fn a_charge_of_lines_that_were_refunded_meanwhile_is_aborted() {
+    let mut shop = Shop::new();
+    shop.run(1, &charge(2, txn(1, 1), None));
+    shop.run(1, &Command::Cancel { key: OpId(3), order: order() });
+    assert_eq!(shop.credit(), Money::whole(10));
+    assert_eq!(shop.run(1, &charge(4, txn(1, 2), None)), Outcome::Aborted);
+    let charged = shop.run(1, &charge(4, txn(1, 3), Some(txn(1, 1))));
+    assert_eq!(charged, Outcome::Charged { total: Money::whole(4) });
+}
+
+#[test]
+fn a_key_finds_its_charge_even_after_the_cancel() {
+    let mut shop = Shop::new();
+    shop.run(1, &charge(2, txn(1, 1), None));
+    shop.run(1, &Command::Cancel { key: OpId(3), order: order() });
+    for again in [charge(2, txn(1, 2), Some(txn(1, 1))), Command::Repeat { key: OpId(2), order: order() }] {
+        assert_eq!(shop.run(1, &again), Outcome::AlreadyPaid { total: Money::whole(4) });
+    }
+    assert_eq!(shop.credit(), Money::whole(10));
+}
+
+#[test]
+fn a_cancel_leaves_the_charge_to_be_finished() {
+    let mut shop = Shop::new();
+    shop.run(1, &charge(2, txn(1, 1), None));
+    shop.run(1, &Command::Cancel { key: OpId(3), order: order() });
+    assert!(shop.payments.unfinished().contains_key(&txn(1, 1)), "its units are sold all the same");
+    shop.run(1, &Command::Finished(vec![txn(1, 1)]));
+    assert!(shop.payments.unfinished().is_empty());
+}

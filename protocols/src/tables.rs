@@ -282,6 +282,19 @@ impl State {
         found.into_iter().filter_map(|(key, value)| value.map(|value| (key, value))).collect()
     }
 
+    /// All committed records with their values, in key order; what is deleted is left out.
+    #[must_use]
+    pub fn scan_committed(&self, disk: &dyn Disk) -> Vec<(Bytes, Bytes)> {
+        let value = |stored: Bytes| match self.versioned {
+            // A record that is no part of the state, as the place in the log, bears no version.
+            true if stored.len() <= VERSION_BYTES => None,
+            true => (stored[VERSION_BYTES] == PRESENT).then(|| stored.slice(VERSION_BYTES + 1..)),
+            false => Some(stored),
+        };
+        let stored = self.scan_stored(disk, &[]).into_iter();
+        stored.filter_map(|(key, stored)| Some((key, value(stored)?))).collect()
+    }
+
     /// All records under `prefix` as this pod's evaluation sees them, in key order.
     #[must_use]
     pub fn scan(&self, disk: &dyn Disk, prefix: &[u8]) -> Vec<(Bytes, Bytes)> {

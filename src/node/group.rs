@@ -13,7 +13,6 @@ use super::copy::{Durable, META, Meta};
 use super::message::{Message, Record};
 use super::outbox::Outbox;
 use crate::modules::machine::{Context, Machine, decode, encode};
-use kassa_protocols::breaks;
 use kassa_protocols::ids::{Ballot, PodId, Shard};
 use kassa_protocols::tables::{Disk, State, VersionBytes, View};
 use kassa_protocols::time::{ShardTime, Time};
@@ -279,6 +278,14 @@ impl<M: Machine, T> Group<M, T> {
             Replica::Quorum(replica) => (replica.committed().seq, replica.accepted().seq),
         }
     }
+    /// The index, or the version, that the records here reflect: it names one state of the shard.
+    #[must_use]
+    pub fn position(&self) -> (Ballot, u64) {
+        match &self.replica {
+            Replica::Paxos(replica) => (Ballot::ZERO, replica.applied()),
+            Replica::Quorum(replica) => (replica.committed().ballot, replica.committed().seq),
+        }
+    }
     fn context(&self) -> Context {
         match &self.replica {
             Replica::Paxos(replica) => Context { time: replica.time(), lead: self.lead },
@@ -304,12 +311,6 @@ impl<M: Machine, T> Group<M, T> {
             return Err(asker);
         }
         match &self.replica {
-            Replica::Paxos(_) if breaks::is("read-without-round") => {
-                let context = self.context();
-                let view = &mut View { state: &mut self.state, disk };
-                let outcome = self.machine.execute(context, &command, view);
-                self.outputs.push_back(Output::Outcome(asker, outcome));
-            }
             Replica::Paxos(_) => self.reads.push((command, asker)),
             Replica::Quorum(_) => self.evaluate(&command, asker, disk),
         }
@@ -319,9 +320,6 @@ impl<M: Machine, T> Group<M, T> {
     fn evaluate(&mut self, command: &M::Command, asker: T, disk: &dyn Disk) {
         let context = self.context();
         let outcome = self.machine.execute(context, command, &mut View { state: &mut self.state, disk });
-        if breaks::is("refusal-without-round") && !self.state.has_staged() {
-            return self.outputs.push_back(Output::Outcome(asker, outcome));
-        }
         self.evaluated.push((asker, outcome));
     }
 

@@ -38,7 +38,7 @@ pub use pod::Node;
 
 use crate::modules::request::{Outcome, Request};
 use bytes::Bytes;
-use kassa_protocols::ids::{Module, PodId, Shard};
+use kassa_protocols::ids::{Ballot, Module, PodId, Shard};
 use kassa_protocols::tables::Change;
 use kassa_protocols::time::Time;
 use serde::{Deserialize, Serialize};
@@ -108,6 +108,15 @@ pub struct Status {
 pub struct PeerStatus {
     pub pod: u8,
     pub up: bool,
+}
+
+/// What one replica holds: at one position all of a shard's replicas have the same digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub shard: Shard,
+    /// The index, or the version, that the records reflect.
+    pub position: (Ballot, u64),
+    pub digest: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

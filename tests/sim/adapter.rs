@@ -4,7 +4,7 @@ use crate::disk::{Disk, STORES};
 use crate::scenario::{Replication, Scenario};
 pub use kassa::modules::request::{Outcome, Request};
 use kassa::node::config::{Config, Limits, Protocol, Timing};
-pub use kassa::node::{ClientId, Commit, Input, Message, Node, Status};
+pub use kassa::node::{ClientId, Commit, Held, Input, Message, Node, Status};
 use kassa_protocols::ids::PodId;
 use kassa_protocols::time::Time;
 

@@ -36,6 +36,11 @@ pub enum Kind {
         hears: bool,
         heard: bool,
     },
+    /// Cut off, and stopped for the first half: when it goes on, others have long done without it, and it
+    /// has not heard of them. What clients asked it meanwhile is the first that it takes.
+    Adrift {
+        pod: usize,
+    },
     /// What is queued on a link is lost.
     Reset {
         from: usize,
@@ -143,7 +148,8 @@ fn kind(scenario: &Scenario, rotten: &mut bool, rng: &mut ChaCha8Rng) -> Kind {
             Kind::CrashAt { pod, point: points[rng.random_range(0..3)] }
         }
         36..40 => Kind::Blackout,
-        40..54 => Kind::Pause { pod },
+        40..46 => Kind::Pause { pod },
+        46..54 => Kind::Adrift { pod },
         54..64 => Kind::Cut { from: pod, to: other, reset: rng.random_bool(0.5) },
         64..74 => {
             let (hears, heard) = [(false, false), (true, false), (false, true)][rng.random_range(0..3)];
@@ -184,7 +190,7 @@ mod tests {
                 kinds.insert(format!("{:?}", fault.kind).split([' ', '{']).next().unwrap().to_owned());
             }
         }
-        assert_eq!(kinds.len(), 11, "{kinds:?}");
+        assert_eq!(kinds.len(), 12, "{kinds:?}");
     }
 
     #[test]

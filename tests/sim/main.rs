@@ -8,8 +8,8 @@
 //! A [`scenario`] is drawn from the seed. The [`world`] is the queue of events in which [`pod`]s (a node,
 //! a [`disk`], a clock), the [`net`], the [`clients`] with their [`workload`], and the [`faults`] take
 //! turns. [`run`] leads it from the first start through the faults to the rest after them. The [`books`],
-//! with [`sums`], [`lines`], and the [`models`] that [`linear`] checks histories against, judge it.
-//! [`adapter`] is the only part that makes a node.
+//! with [`sums`], [`lines`], and the [`models`] that [`linear`] checks histories against, judge it, and
+//! [`replicas`] are compared on the way. [`adapter`] is the only part that makes a node.
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "the books look for a few of many operations and answers")]
 
@@ -25,6 +25,7 @@ mod lines;
 mod models;
 mod net;
 mod pod;
+mod replicas;
 mod run;
 mod scenario;
 mod seeds;

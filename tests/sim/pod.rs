@@ -4,7 +4,7 @@
 //! frames leave; once the commits are durable the late frames and the replies do. A pod can be stopped
 //! at each of them. What the loop may overlap or delay in the binary can only lie between these.
 
-use crate::adapter::{self, ClientId, Commit, Input, Message, Node, Outcome, Status};
+use crate::adapter::{self, ClientId, Commit, Held, Input, Message, Node, Outcome, Status};
 use crate::disk::{Disk, Reached};
 use crate::scenario::Scenario;
 use kassa_protocols::ids::{Module, PodId};
@@ -263,6 +263,14 @@ impl Pod {
                 }
                 Leaves { frames: round.late, ..Leaves::default() }
             }
+        }
+    }
+
+    /// What it holds, if it runs and is between two rounds.
+    pub fn held(&self) -> Vec<Held> {
+        match &self.node {
+            Some(node) if self.round.is_none() => node.held(&self.disk),
+            _ => Vec::new(),
         }
     }
 

@@ -8,6 +8,7 @@ use crate::clients::Clients;
 use crate::faults::{self, Fault, Kind, Weather};
 use crate::net::{Net, Pair, Sent, Ticket};
 use crate::pod::{Leaves, Pod, State};
+use crate::replicas::Replicas;
 use crate::scenario::Scenario;
 use kassa_protocols::ids::PodId;
 use rand::RngExt;
@@ -107,6 +108,7 @@ pub struct World {
     pub clients: Clients,
     pub weather: Weather,
     pub counts: Counts,
+    pub replicas: Replicas,
     faults: Vec<Fault>,
     queue: BinaryHeap<Reverse<Queued>>,
     seq: u64,
@@ -125,6 +127,7 @@ impl World {
             clients: Clients::new(&scenario, &mut rng),
             weather: Weather::new(&faults),
             counts: Counts::default(),
+            replicas: Replicas::default(),
             queue: BinaryHeap::new(),
             seq: 0,
             mended: false,
@@ -182,6 +185,7 @@ impl World {
             Event::FaultEnds(index) => self.fault_ends(index),
             Event::Start { pod } => self.start(pod),
         }
+        self.compare_replicas();
         true
     }
 
@@ -286,6 +290,10 @@ impl World {
         self.counts.frames += 1;
         let last_part = |message: &&Message| matches!(message, Message::Copy { position: Some(_), .. });
         self.counts.copies += messages.iter().filter(last_part).count() as u64;
+        let copy = |message: &Message| {
+            matches!(message, Message::Copy { position: Some(_), .. } | Message::Copied { .. })
+        };
+        self.replicas.copied |= messages.iter().any(copy);
         if self.talks {
             self.say(|| format!("p{from} → p{to} {messages:?}"));
         }
@@ -380,25 +388,31 @@ impl World {
                     self.reset(Pair { from, to }, SILENT_LINK_US);
                 }
             }
-            Kind::Isolate { pod, hears, heard } => {
-                for other in (0..self.pods.len()).filter(|&other| other != pod) {
-                    if !hears {
-                        self.net.cut(Pair { from: other, to: pod });
-                    }
-                    if !heard {
-                        self.net.cut(Pair { from: pod, to: other });
-                    }
-                }
+            Kind::Isolate { pod, hears, heard } => self.isolate(pod, hears, heard),
+            Kind::Adrift { pod } => {
+                self.isolate(pod, false, false);
+                self.pods[pod].paused_until_us = self.now_us + for_us / 2;
             }
             Kind::Reset { from, to } => self.reset(Pair { from, to }, 0),
         }
         self.at(until, Event::FaultEnds(index));
     }
 
+    fn isolate(&mut self, pod: usize, hears: bool, heard: bool) {
+        for other in (0..self.pods.len()).filter(|&other| other != pod) {
+            if !hears {
+                self.net.cut(Pair { from: other, to: pod });
+            }
+            if !heard {
+                self.net.cut(Pair { from: pod, to: other });
+            }
+        }
+    }
+
     fn fault_ends(&mut self, index: usize) {
         match self.faults[index].kind {
             Kind::Cut { from, to, .. } => self.heal(Pair { from, to }),
-            Kind::Isolate { pod, .. } => {
+            Kind::Isolate { pod, .. } | Kind::Adrift { pod } => {
                 for pair in self.net.pairs().filter(|pair| pair.from == pod || pair.to == pod) {
                     self.heal(pair);
                 }

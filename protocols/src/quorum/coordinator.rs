@@ -223,7 +223,10 @@ impl Replica {
             coordinator.serving = true;
             fx.events.push(Event::Leading { ballot });
         }
-        let round = coordinator.reached(quorum, |peer| peer.round);
+        let mut round = coordinator.reached(quorum, |peer| peer.round);
+        if breaks::is("refusal-without-round") {
+            round = coordinator.round;
+        }
         while let Some(barrier) = coordinator.barriers.front()
             && barrier.round <= round
             && barrier.seq <= committed.seq

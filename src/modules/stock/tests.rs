@@ -185,7 +185,7 @@ proptest! {
             books.note(&command, &outcome);
             for id in ITEMS {
                 let Some(item) = live.item(id) else { continue };
-                prop_assert_eq!(restarted.item(id).as_ref(), Some(&item));
+                prop_assert_eq!(restarted.item(id), Some(item.clone()));
                 let (incarnation, units) = books.units[&ItemId::from(id)];
                 prop_assert_eq!(item.incarnation, incarnation);
                 prop_assert_eq!(item.available + item.reserved, units, "{} after {:?}", id, command);

@@ -26,9 +26,15 @@ declare -A programs=(
   [paxos]=$(program tests/paxos/main.rs) [quorum]=$(program tests/quorum/main.rs)
   [eventual]=$(program tests/eventual/main.rs) [commit]=$(program tests/commit/main.rs)
 )
+# Runs the tests of `$1` as cargo does: in the folder of their package.
+tests_of() {
+  local program
+  program=$(realpath "${programs[$1]}")
+  if [ "$1" = modules ]; then "$program" modules::; else (cd protocols && "$program"); fi
+}
 for which in modules commit eventual paxos quorum; do
   [ -x "${programs[$which]}" ] || { echo "no program for $which"; exit 1; }
-  if ! "${programs[$which]}" $([ $which = modules ] && echo modules::) >"$logs/out" 2>&1; then
+  if ! tests_of "$which" >"$logs/out" 2>&1; then
     cat "$logs/out"
     echo "$which fails though nothing is broken"
     exit 1
@@ -43,7 +49,7 @@ while read -r name where bound; do
       grep -A1 ': noticed after' "$logs/out" | cut -c1-200
       continue
     fi
-  elif ! BREAK=$name "${programs[$where]}" $([ "$where" = modules ] && echo modules::) >"$logs/out" 2>&1; then
+  elif ! BREAK=$name tests_of "$where" >"$logs/out" 2>&1; then
     echo "$name: noticed by $where: $(grep -m1 -A1 'panicked at' "$logs/out" | tail -1 | cut -c1-160)"
     continue
   fi

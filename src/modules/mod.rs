@@ -9,5 +9,6 @@ pub mod machine;
 pub mod money;
 pub mod order;
 pub mod payment;
+pub mod receipt;
 pub mod request;
 pub mod stock;

@@ -24,8 +24,7 @@ use crate::modules::batch::BatchRecord;
 use crate::modules::machine::{decode, encode};
 use crate::modules::money::Money;
 use crate::modules::order::{
-    self, CheckoutLines, OrderSet, OrderStore, Receipt, ReceiptLine, item_of, mint_order_id, receipt_id,
-    refund_id,
+    self, CheckoutLines, OrderSet, OrderStore, item_of, mint_order_id, receipt_id, refund_id,
 };
 use crate::modules::payment::{OrderPayments, OrderRef};
 use crate::modules::request::{Answer, Op, OrderId, OrderView, Outcome, Refusal, Request, UserId};
@@ -293,7 +292,7 @@ impl OrderShard {
             operations.push((
                 payments.incarnation,
                 receipt_id(txn),
-                order::Operation::Receipt(copy(receipt)),
+                order::Operation::Receipt(receipt.clone()),
             ));
             if payment.refunded {
                 operations.push((payments.incarnation, refund_id(txn), order::Operation::Refunded { txn }));
@@ -361,23 +360,5 @@ impl OrderShard {
         self.covered = position;
         self.oldest_needed = None;
         changes
-    }
-}
-
-/// The order's copy of a payment's receipt.
-fn copy(receipt: &crate::modules::payment::Receipt) -> Receipt {
-    let line = |line: &crate::modules::payment::ReceiptLine| ReceiptLine {
-        item: line.item.clone(),
-        incarnation: line.incarnation,
-        units: line.units,
-        price: line.price,
-        stock_shard: line.stock_shard,
-    };
-    Receipt {
-        txn: receipt.txn,
-        generation: receipt.generation,
-        lines: receipt.lines.iter().map(line).collect(),
-        total: receipt.total,
-        covered: receipt.covered.clone(),
     }
 }

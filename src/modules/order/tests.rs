@@ -21,7 +21,7 @@ use crate::modules::batch::{BatchRecord, Load};
 use crate::modules::request::{OrderId, OrderView, Refusal, UNITS_MAX};
 use bytes::Bytes;
 use kassa_protocols::eventual::{Item, Sets};
-use kassa_protocols::ids::{Ballot, Module, PodId, Shard};
+use kassa_protocols::ids::{Ballot, Incarnation, Module, PodId, Shard, ShardNo};
 use kassa_protocols::tables::{Disk, State, View};
 use kassa_protocols::time::ShardTime;
 use proptest::prelude::*;

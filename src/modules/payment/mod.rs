@@ -10,14 +10,13 @@
 
 mod records;
 
-pub use records::{
-    OrderPayments, OrderRef, Payment, Receipt, ReceiptLine, User, order_of_key, order_payments,
-};
+pub use records::{OrderPayments, OrderRef, Payment, User, order_of_key, order_payments};
 
 use super::batch::{BatchRecord, Load, insert_and_prune, newest_covering};
 use super::keys;
 use super::machine::{Context, Machine, decode, encode};
 use super::money::Money;
+use super::receipt::Receipt;
 use super::request::{Answer, OrderId, Refusal, UserId};
 use super::stock::{batch_key, txn_from_key, txn_key};
 use kassa_protocols::breaks;

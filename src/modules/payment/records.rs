@@ -4,9 +4,10 @@ use super::{ORDERS, Outcome, USERS};
 use crate::modules::keys;
 use crate::modules::machine::{Context, decode};
 use crate::modules::money::Money;
-use crate::modules::request::{Answer, ItemId, OrderId, UserId};
+use crate::modules::receipt::Receipt;
+use crate::modules::request::{Answer, OrderId, UserId};
 use bytes::{BufMut, Bytes, BytesMut};
-use kassa_protocols::ids::{Incarnation, OpId, ShardNo, TxnId};
+use kassa_protocols::ids::{Incarnation, OpId, TxnId};
 use kassa_protocols::time::ShardTime;
 use serde::{Deserialize, Serialize};
 
@@ -22,27 +23,6 @@ pub struct OrderRef {
     pub user: UserId,
     pub order: OrderId,
     pub incarnation: Incarnation,
-}
-
-/// What was charged, as it was when it was charged.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Receipt {
-    pub txn: TxnId,
-    /// The charge whose refund this generation of the order builds on.
-    pub generation: Option<TxnId>,
-    pub lines: Vec<ReceiptLine>,
-    /// The operations of the order that the charge covers.
-    pub covered: Vec<OpId>,
-    pub total: Money,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReceiptLine {
-    pub item: ItemId,
-    pub incarnation: Incarnation,
-    pub units: u64,
-    pub price: Money,
-    pub stock_shard: ShardNo,
 }
 
 /// One payment for an order.

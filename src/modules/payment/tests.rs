@@ -1,6 +1,7 @@
 //! Which charges count: what a coordinator proposed is judged again when it is applied.
 
 use super::*;
+use crate::modules::receipt::ReceiptLine;
 use bytes::Bytes;
 use kassa_protocols::ids::{Ballot, Module, PodId, Shard};
 use kassa_protocols::tables::{Disk, State};

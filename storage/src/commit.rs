@@ -7,6 +7,7 @@ use fjall::{OwnedWriteBatch, PersistMode, Slice, UserKey};
 use std::io::Read;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 /// What one commit writes, all or nothing.
 #[derive(Debug)]
@@ -21,6 +22,9 @@ pub struct Batch<'a, T> {
     /// Whether it must be on the disk when the commit returns.
     pub sync: bool,
 }
+
+/// A commit that takes this long is worth a line: everything on this pod that changes anything waited for it.
+const SLOW: Duration = Duration::from_millis(500);
 
 /// Log records deleted in one commit: so few that they do not show in its time, and so many that the
 /// log, which grows by at most one a commit, always shrinks.
@@ -46,9 +50,13 @@ impl Store {
         // Cleared at the end alone, so that an early return or a panic counts as a failure.
         state.failed = true;
         self.watched.begin();
-        let sync = batch.sync;
+        let (sync, began) = (batch.sync, Instant::now());
         let header = self.write(&mut state, batch)?;
         self.watched.end();
+        let took = began.elapsed();
+        if took >= SLOW {
+            tracing::warn!("a commit in {} took {} ms", self.watched.dir().display(), took.as_millis());
+        }
         state.commit = header.commit;
         state.tables_commit = header.tables_commit;
         state.failed = false;

@@ -10,6 +10,7 @@ use crate::record::{
 };
 use crate::watchdog::{Fault, Watchdog, Watched};
 use bytes::Bytes;
+use fjall::compaction::Leveled;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File};
@@ -61,6 +62,9 @@ impl Default for Options {
         }
     }
 }
+
+/// A table file. The first level is four of them, each further one ten times the one before.
+const TABLE_FILE_BYTES: u64 = 4 * MIB;
 
 /// Pods above this number share a rotation point with a lower one.
 const JITTER_STEPS: u64 = 8;
@@ -301,7 +305,12 @@ fn open_database(dir: &Path, options: &Options) -> Result<(Database, Keyspace, K
         .open()?;
     // Journals rotate at the first flush above 64 MB, so other flush points are other rotation points.
     let jittered = |bytes: u64| bytes + bytes / JITTER_STEPS * (u64::from(options.pod) % JITTER_STEPS) / 4;
-    let keyspace = |bytes: u64| KeyspaceCreateOptions::default().max_memtable_size(jittered(bytes));
+    // The one worker flushes memtables as well, and commits wait once four of them do: so no single compaction
+    // may take long. With fjall's 64 MiB one of them rewrites up to 256 MiB, which stood still for seconds.
+    let leveled = || Arc::new(Leveled::default().with_table_target_size(TABLE_FILE_BYTES));
+    let keyspace = |bytes: u64| {
+        KeyspaceCreateOptions::default().max_memtable_size(jittered(bytes)).compaction_strategy(leveled())
+    };
     let log = db.keyspace(LOG, || keyspace(options.log_memtable_bytes))?;
     let tables = db.keyspace(TABLES, || keyspace(options.tables_memtable_bytes))?;
     assert_eq!((log.id(), tables.id()), (LOG_ID, TABLES_ID), "keyspaces are numbered as they are created");

@@ -306,7 +306,7 @@ fn open_database(dir: &Path, options: &Options) -> Result<(Database, Keyspace, K
     // Journals rotate at the first flush above 64 MB, so other flush points are other rotation points.
     let jittered = |bytes: u64| bytes + bytes / JITTER_STEPS * (u64::from(options.pod) % JITTER_STEPS) / 4;
     // The one worker flushes memtables as well, and commits wait once four of them do: so no single compaction
-    // may take long. With fjall's 64 MiB one of them rewrites up to 256 MiB, which stood still for seconds.
+    // may take long. With fjall's 64 MiB one of them rewrites up to 256 MiB.
     let leveled = || Arc::new(Leveled::default().with_table_target_size(TABLE_FILE_BYTES));
     let keyspace = |bytes: u64| {
         KeyspaceCreateOptions::default().max_memtable_size(jittered(bytes)).compaction_strategy(leveled())

@@ -137,11 +137,7 @@ impl State {
 
     fn versioned_parts(&self, stored: Option<Bytes>) -> Option<(Bytes, Option<Bytes>)> {
         let stored = stored?;
-        if !self.versioned {
-            return Some((Bytes::new(), Some(stored)));
-        }
-        let value = (stored[VERSION_BYTES] == PRESENT).then(|| stored.slice(VERSION_BYTES + 1..));
-        Some((stored.slice(..VERSION_BYTES), value))
+        Some(if self.versioned { stored_parts(&stored) } else { (Bytes::new(), Some(stored)) })
     }
 
     /// Sets a record by a command: staged on a versioned shard, at once on another.
@@ -302,13 +298,8 @@ impl State {
         if !self.versioned {
             return stored;
         }
-        let mut found: BTreeMap<Bytes, Option<Bytes>> = stored
-            .into_iter()
-            .map(|(key, stored)| {
-                let value = (stored[VERSION_BYTES] == PRESENT).then(|| stored.slice(VERSION_BYTES + 1..));
-                (key, value)
-            })
-            .collect();
+        let mut found: BTreeMap<Bytes, Option<Bytes>> =
+            stored.into_iter().map(|(key, stored)| (key, stored_parts(&stored).1)).collect();
         let speculative = self.speculative.iter().map(|(key, (_, value))| (key, value));
         for (key, value) in speculative.chain(self.staged.iter()) {
             if key.starts_with(prefix) {
@@ -345,6 +336,13 @@ pub fn stored_value(version: &VersionBytes, value: Option<&Bytes>) -> Bytes {
         None => stored.push(DELETED),
     }
     stored.into()
+}
+
+/// The version bytes of a value as a versioned shard stores it, and the value unless it was deleted.
+#[must_use]
+pub fn stored_parts(stored: &Bytes) -> (Bytes, Option<Bytes>) {
+    let value = (stored[VERSION_BYTES] == PRESENT).then(|| stored.slice(VERSION_BYTES + 1..));
+    (stored.slice(..VERSION_BYTES), value)
 }
 
 /// A shard's state together with the disk below it: what a command reads and writes.

@@ -393,6 +393,7 @@ fn node_config(config: &Config) -> node::Config {
             confirm_after: interval("timing.confirm_after_ms"),
             finish_after: interval("timing.finish_after_ms"),
             watermark_every: interval("timing.watermark_every_ms"),
+            ..node::config::Timing::default()
         },
         limits: node::config::Limits {
             requests_max: config.count("limits.requests_max"),

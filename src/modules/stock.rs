@@ -22,7 +22,7 @@ use xxhash_rust::xxh3::xxh3_64;
 const ITEMS: u8 = b'i';
 const RESERVATIONS: u8 = b'r';
 const WATERMARKS: u8 = b'w';
-const BATCHES: u8 = b'b';
+pub const BATCHES: u8 = b'b';
 
 /// One item. `available + reserved` obeys the bound of stock, so that a release always fits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,7 +113,9 @@ pub struct Stock {
     watermarks: BTreeMap<ShardNo, TxnId>,
 }
 
-fn item_key(item: &ItemId) -> Bytes {
+/// Where an item's own record is.
+#[must_use]
+pub fn item_key(item: &ItemId) -> Bytes {
     let mut key = BytesMut::with_capacity(1 + item.0.len());
     key.put_u8(ITEMS);
     key.put_slice(item.0.as_bytes());
@@ -132,11 +134,30 @@ pub(super) fn txn_key(table: u8, txn: TxnId) -> Bytes {
     key.freeze()
 }
 
-pub(super) fn batch_key(incarnation: Incarnation) -> Bytes {
+/// Where the record of a batch is.
+#[must_use]
+pub fn batch_key(incarnation: Incarnation) -> Bytes {
     let mut key = BytesMut::with_capacity(9);
     key.put_u8(BATCHES);
     key.put_u64(incarnation.0);
     key.freeze()
+}
+
+/// An item of whose id `batch` is the newest that covers it: its own record unless that is older.
+#[must_use]
+pub fn load(own: Option<Item>, batch: Option<&BatchRecord>) -> Option<Item> {
+    match (own, batch) {
+        (Some(own), Some(batch)) if own.incarnation >= batch.incarnation => Some(own),
+        (_, Some(batch)) => match batch.load {
+            Load::Items { stock, price, .. } => {
+                Some(Item { incarnation: batch.incarnation, price, available: stock, reserved: 0 })
+            }
+            Load::Orders { .. } | Load::Users { .. } => {
+                unreachable!("a stock shard logs batches of items only")
+            }
+        },
+        (own, None) => own,
+    }
 }
 
 impl Stock {
@@ -144,18 +165,7 @@ impl Stock {
     pub fn item(&self, view: &mut View<'_>, item: &ItemId) -> Option<Item> {
         let own: Option<Item> = view.get(&item_key(item)).map(|stored| decode(&stored));
         let batch = item.index().and_then(|index| newest_covering(&self.batches, index));
-        match (own, batch) {
-            (Some(own), Some(batch)) if own.incarnation >= batch.incarnation => Some(own),
-            (_, Some(batch)) => match batch.load {
-                Load::Items { stock, price, .. } => {
-                    Some(Item { incarnation: batch.incarnation, price, available: stock, reserved: 0 })
-                }
-                Load::Orders { .. } | Load::Users { .. } => {
-                    unreachable!("a stock shard logs batches of items only")
-                }
-            },
-            (own, None) => own,
-        }
+        load(own, batch)
     }
 
     /// Whether the batch, or one that wholly covers it, is in this shard's own log.

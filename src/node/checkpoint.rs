@@ -189,7 +189,11 @@ impl Node {
                 Some(Shard { module: Module::Payment, no: watermark.shard })
             }
             Message::Doubt { payment, .. } => Some(Shard { module: Module::Payment, no: *payment }),
-            Message::Tell { .. } | Message::NotCoordinator { .. } | Message::Relay { .. } => None,
+            Message::Tell { .. }
+            | Message::NotCoordinator { .. }
+            | Message::Relay { .. }
+            | Message::Read { .. }
+            | Message::ReadAnswer { .. } => None,
         }
     }
 }

@@ -3,7 +3,8 @@
 use super::group::{Group, Output};
 use super::message::{Ask, AskId, Message, Question, Stamp, Tell};
 use super::outbox::Outbox;
-use crate::modules::batch::BatchRecord;
+use super::pod::Node;
+use crate::modules::batch::{BatchRecord, Load};
 use crate::modules::cluster::{self, Cluster, Command};
 use crate::modules::request::Outcome;
 use kassa_protocols::ids::PodId;
@@ -84,5 +85,23 @@ impl ClusterShard {
     #[must_use]
     pub fn order_batch(&self, index: u64) -> Option<BatchRecord> {
         self.group.machine.order_batch(index).cloned()
+    }
+}
+
+impl Node {
+    /// Every shard's leader logs what the cluster group holds, unasked.
+    pub(super) fn follow_batches(&mut self, disk: &dyn Disk) {
+        let loading: Vec<_> = self.cluster.group.machine.loading().cloned().collect();
+        for batch in loading {
+            if matches!(batch.load, Load::Items { .. }) {
+                for stock in self.stock.values_mut() {
+                    stock.follow(&batch, disk);
+                }
+            } else {
+                for payment in self.payment.values_mut() {
+                    payment.follow(&batch, disk, &mut self.out);
+                }
+            }
+        }
     }
 }

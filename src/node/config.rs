@@ -40,6 +40,8 @@ pub struct Timing {
     pub election: Span,
     /// How long a question waits for an answer before it is asked again.
     pub ask_again: Span,
+    /// How long a quorum of replicas is waited for before a read is asked of the coordinator.
+    pub read_patience: Span,
     /// How long an order's operation waits for a leader before any replica takes it.
     pub anywhere_after: Span,
     /// The beat on which the confirmations gathered by then are sent.
@@ -77,6 +79,8 @@ impl Default for Timing {
             heartbeat: Span::from_millis(50),
             election: Span::from_millis(250),
             ask_again: Span::from_millis(500),
+            // Some round trips and fsyncs: a replica that takes longer is ill.
+            read_patience: Span::from_millis(20),
             anywhere_after: Span::from_millis(1_500),
             confirm_after: Span::from_millis(25),
             finish_after: Span::from_millis(50),

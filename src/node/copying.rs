@@ -298,10 +298,10 @@ impl Node {
         let out = &mut self.out;
         let taken = match shard.module {
             Module::Cluster => self.cluster.group.install(now, records, position, disk, out),
-            Module::Stock => self
-                .stock
-                .get_mut(&shard.no)
-                .is_some_and(|stock| stock.group.install(now, records, position, disk, out)),
+            Module::Stock => self.stock.get_mut(&shard.no).is_some_and(|stock| {
+                stock.batches = None;
+                stock.group.install(now, records, position, disk, out)
+            }),
             Module::Payment => self
                 .payment
                 .get_mut(&shard.no)

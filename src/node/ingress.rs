@@ -6,6 +6,7 @@
 
 use super::ClientId;
 use super::message::{Ask, AskId, Question, Stamp, Tell};
+use super::reads::Gathering;
 use crate::modules::batch::{BatchRecord, Load};
 use crate::modules::money::Money;
 use crate::modules::order::parse_order_id;
@@ -52,13 +53,15 @@ struct Pending {
 }
 
 #[derive(Debug)]
-struct Asked {
+pub(super) struct Asked {
     client: ClientId,
-    question: Question,
+    pub(super) question: Question,
     /// The pod it was last sent to and when; `None` while there is nobody to send it to.
     sent: Option<(PodId, Time)>,
     since: Time,
     attempts: u32,
+    /// A read that a quorum of replicas was asked for.
+    pub(super) gathering: Option<Gathering>,
 }
 
 /// What `ingress` wants of the node around it.
@@ -72,7 +75,7 @@ pub enum Action {
 #[derive(Debug, Default)]
 pub struct Ingress {
     clients: BTreeMap<ClientId, Pending>,
-    asked: BTreeMap<AskId, Asked>,
+    pub(super) asked: BTreeMap<AskId, Asked>,
     next: u64,
 }
 
@@ -210,7 +213,8 @@ impl Ingress {
         self.next += 1;
         let id = AskId(self.next);
         let question = Question { id, shard, stamp: Stamp::default(), remaining_ms: 0, trace: client.0, ask };
-        self.asked.insert(id, Asked { client, question, sent: None, since: now, attempts: 0 });
+        let (sent, since, attempts, gathering) = (None, now, 0, None);
+        self.asked.insert(id, Asked { client, question, sent, since, attempts, gathering });
         Action::Send(id)
     }
 

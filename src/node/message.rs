@@ -3,7 +3,7 @@
 use crate::modules::batch::{BatchRecord, Load};
 use crate::modules::payment::OrderRef;
 use crate::modules::request::{ItemId, OrderId, Outcome, Refusal, Request};
-use crate::modules::stock::ReservedLine;
+use crate::modules::stock::{self, ReservedLine};
 use kassa_protocols::ids::{Ballot, Incarnation, OpId, PodId, Shard, ShardNo, TxnId};
 use kassa_protocols::tables::Change;
 use kassa_protocols::time::ShardTime;
@@ -100,6 +100,26 @@ pub enum Message {
         copy: u64,
         next: Option<u32>,
     },
+    /// Any pod → a replica of a stock shard on read/write quorums: this item as of what you have accepted?
+    Read {
+        shard: Shard,
+        id: AskId,
+        item: ItemId,
+    },
+    /// Its answer.
+    ReadAnswer {
+        id: AskId,
+        shown: Box<Shown>,
+    },
+}
+
+/// An item as of what a replica has accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    pub state: quorum::ReadState,
+    /// The version that last wrote any record that says what the item is.
+    pub written: quorum::Version,
+    pub item: Option<stock::Item>,
 }
 
 /// A question's number, unique on the pod that asks.

@@ -26,6 +26,7 @@ mod outbox;
 mod payment;
 mod pod;
 mod questions;
+mod reads;
 mod requests;
 mod resolve;
 mod routes;
@@ -102,6 +103,8 @@ pub struct Status {
     pub unfinished: u64,
     /// Checkouts committed by this pod as coordinator since it started.
     pub committed: u64,
+    /// Reads that a quorum of replicas has settled for this pod since it started.
+    pub reads_settled: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

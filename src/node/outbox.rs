@@ -126,6 +126,12 @@ impl Outbox {
             logs.retain(|(logged, _)| *logged != shard);
         }
     }
+    /// Whether this round has logged anything of the shard so far.
+    #[must_use]
+    pub fn logs(&self, shard: Shard) -> bool {
+        let logs = self.logs.get(&store_of(shard.module));
+        logs.is_some_and(|logs| logs.iter().any(|(logged, _)| *logged == shard))
+    }
     pub fn take_logs(&mut self, store: Module) -> (Vec<(Shard, Record)>, bool) {
         let urgent = self.urgent.remove(&store).is_some();
         (self.logs.remove(&store).unwrap_or_default(), urgent)

@@ -13,8 +13,7 @@ use super::payment::PaymentShard;
 use super::routes::Routes;
 use super::stock::StockShard;
 use super::{Input, Round};
-use crate::modules::batch::Load;
-use crate::modules::payment;
+use crate::modules::{payment, stock};
 use kassa_protocols::ids::{Module, PodId, Shard, ShardNo};
 use kassa_protocols::tables::Disk;
 use kassa_protocols::time::{Span, Time};
@@ -43,6 +42,8 @@ pub struct Node {
     /// Shards whose parts may have something to pass on.
     touched: BTreeSet<Shard>,
     look_over_at: Time,
+    /// Reads that a quorum has settled.
+    pub(super) reads_settled: u64,
     recovering: bool,
 }
 
@@ -64,7 +65,9 @@ impl Node {
             let shard = Shard { module: Module::Stock, no };
             let replicas = routes.replicas(shard);
             if replicas.contains(&me) {
-                let group = Group::new(shard, &config, config.stock, replicas, Vec::new(), None, disk, now);
+                let watched = Some(stock::BATCHES);
+                let group =
+                    Group::new(shard, &config, config.stock, replicas, Vec::new(), watched, disk, now);
                 stock.insert(no, StockShard::new(no, group));
             }
             let shard = Shard { module: Module::Payment, no };
@@ -102,6 +105,7 @@ impl Node {
             logs,
             touched: BTreeSet::new(),
             look_over_at: now,
+            reads_settled: 0,
             recovering: true,
             config,
         }
@@ -334,6 +338,8 @@ impl Node {
                 self.part_arrived(now, from, shard, copy, part, records, position, disk);
             }
             Message::Copied { shard, copy, next } => self.copied(now, from, shard, copy, next, disk),
+            Message::Read { shard, id, item } => self.read(from, shard, id, &item, disk),
+            Message::ReadAnswer { id, shown } => self.read_answer(now, from, id, *shown),
         }
     }
 
@@ -433,22 +439,6 @@ impl Node {
             });
             self.send_questions(now, due);
             self.local(now, disk);
-        }
-    }
-
-    /// Every shard's leader logs what the cluster group holds, unasked.
-    fn follow_batches(&mut self, disk: &dyn Disk) {
-        let loading: Vec<_> = self.cluster.group.machine.loading().cloned().collect();
-        for batch in loading {
-            if matches!(batch.load, Load::Items { .. }) {
-                for stock in self.stock.values_mut() {
-                    stock.follow(&batch, disk);
-                }
-            } else {
-                for payment in self.payment.values_mut() {
-                    payment.follow(&batch, disk, &mut self.out);
-                }
-            }
         }
     }
 

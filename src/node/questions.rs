@@ -73,6 +73,9 @@ impl Node {
     pub(super) fn send_questions(&mut self, now: Time, ids: Vec<AskId>) {
         for id in ids {
             let Some(shard) = self.ingress.shard_of(id) else { continue };
+            if self.reads_by_quorum(now, id, shard) {
+                continue;
+            }
             let (attempts, waited) = self.ingress.attempts(now, id);
             let mut to = self.routes.leader(shard);
             if waited >= self.config.timing.anywhere_after && self.ingress.relax(id) {

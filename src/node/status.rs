@@ -44,6 +44,7 @@ impl Node {
             checkouts: self.payment.values().map(|payment| payment.checkouts.active() as u64).sum(),
             unfinished: self.payment.values().map(|payment| payment.checkouts.open() as u64).sum(),
             committed: self.payment.values().map(|payment| payment.committed).sum(),
+            reads_settled: self.reads_settled,
         }
     }
 }

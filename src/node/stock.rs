@@ -6,6 +6,7 @@ use super::admission::{Admission, Verdict};
 use super::group::{Group, Output};
 use super::message::{Ask, AskId, Fate, Message, Question, Stamp, Tell, Vote};
 use super::outbox::Outbox;
+use super::reads::KnownBatches;
 use super::routes::Routes;
 use crate::modules::order::mint_id;
 use crate::modules::request::{ItemId, Op, Outcome, Refusal};
@@ -54,13 +55,15 @@ pub struct StockShard {
     doubts_at: Time,
     /// The newest batch submitted unasked in this term of office.
     following: Incarnation,
+    pub(super) batches: KnownBatches,
 }
 
 impl StockShard {
     #[must_use]
     pub fn new(no: ShardNo, group: Group<Stock, Waiter>) -> Self {
         let (admission, participant) = (Admission::default(), Participant::default());
-        Self { no, group, admission, participant, doubts_at: Time(0), following: Incarnation(0) }
+        let (doubts_at, following, batches) = (Time(0), Incarnation(0), None);
+        Self { no, group, admission, participant, doubts_at, following, batches }
     }
 
     #[must_use]
@@ -339,6 +342,7 @@ impl StockShard {
 
     /// Passes on what the group has to say. Gives the copies that peers need.
     pub fn poll(&mut self, out: &mut Outbox) -> Vec<(PodId, Option<kassa_protocols::quorum::Version>)> {
+        self.notice_batches();
         let mut copies = Vec::new();
         while let Some(output) = self.group.poll() {
             match output {

@@ -7,4 +7,5 @@ mod disk_full;
 mod log;
 mod peers;
 mod pods;
+mod reads;
 mod rot;

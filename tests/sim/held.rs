@@ -1,5 +1,5 @@
-//! Answers that rest on edits wait until those are durable: driven by hand, since a run that loses just the
-//! messages that matter is rare.
+//! Answers wait until what they rest on is durable, those about orders and what a replica shows of an item:
+//! driven by hand, since a run that loses just the messages that matter is rare.
 
 use crate::adapter::{self, ClientId, Input, Message, Node, Outcome, Request};
 use crate::disk::Disk;
@@ -25,6 +25,8 @@ struct Steps {
     asked: u64,
     /// Whether pods lose what they say of orders to each other.
     loses_orders: bool,
+    /// What replicas showed of items before the disk of their round, and after it.
+    shown: (u64, u64),
 }
 
 impl Steps {
@@ -61,7 +63,7 @@ impl Steps {
         };
         let arriving = (0..PODS).map(links).collect();
         let replies = BTreeMap::new();
-        Self { now, nodes, disks, arriving, replies, asked: 0, loses_orders: false }
+        Self { now, nodes, disks, arriving, replies, asked: 0, loses_orders: false, shown: (0, 0) }
     }
 
     fn round(&mut self) {
@@ -69,6 +71,7 @@ impl Steps {
         let mut said: Vec<(usize, PodId, Vec<Message>)> = Vec::new();
         for n in 0..PODS {
             let (node, disk) = (&mut self.nodes[n], &mut self.disks[n]);
+            let durable = stock_accepted(node);
             for input in std::mem::take(&mut self.arriving[n]) {
                 node.step(self.now, input, disk);
             }
@@ -78,6 +81,11 @@ impl Steps {
                 disk.apply(commit);
             }
             self.replies.extend(round.replies);
+            for accepted in shown(&round.early) {
+                assert!(accepted <= durable, "p{n} shows {accepted}, and its disk has {durable}");
+                self.shown.0 += 1;
+            }
+            self.shown.1 += shown(&round.late).count() as u64;
             let frames = round.early.into_iter().chain(round.late);
             said.extend(frames.map(|(to, messages)| (n, to, messages)));
         }
@@ -97,11 +105,15 @@ impl Steps {
     }
 
     fn ask(&mut self, op: Op) -> ClientId {
+        self.ask_at(0, op)
+    }
+
+    fn ask_at(&mut self, pod: usize, op: Op) -> ClientId {
         self.asked += 1;
         let client = ClientId(self.asked);
         let request = Request { op, key: OpId(u128::from(self.asked)) };
         let deadline = self.now + Span::from_millis(30_000);
-        self.arriving[0].push(Input::Request { client, request, deadline });
+        self.arriving[pod].push(Input::Request { client, request, deadline });
         client
     }
 
@@ -117,6 +129,20 @@ impl Steps {
         }
         panic!("no answer");
     }
+}
+
+/// The newest position that a pod's replica of the stock shard has accepted.
+fn stock_accepted(node: &Node) -> u64 {
+    let status = node.status();
+    status.shards.iter().find(|shard| shard.module == "stock").expect("a stock shard").committed
+}
+
+/// The accepted positions of what is shown of items in these frames.
+fn shown(frames: &[(PodId, Vec<Message>)]) -> impl Iterator<Item = u64> {
+    frames.iter().flat_map(|(_, messages)| messages).filter_map(|message| match message {
+        Message::ReadAnswer { shown, .. } => Some(shown.state.accepted.seq),
+        _ => None,
+    })
 }
 
 /// A user with an empty order, and an item without stock.
@@ -159,4 +185,18 @@ fn what_shows_an_edit_waits_until_it_is_durable() {
     let refusal = &steps.replies[&removal];
     assert!(matches!(refusal, Outcome::Refused(Refusal::BadAmount(_))), "{refusal:?}");
     assert_eq!(steps.replies[&checkout], Outcome::Refused(Refusal::OutOfStock(item)));
+}
+
+#[test]
+fn what_shows_a_write_waits_until_it_is_durable() {
+    let mut steps = Steps::new();
+    let (_, item) = shop(&mut steps);
+    // The first pod takes in a write and a question about it in one round: the coordinator is the second.
+    for _ in 0..100 {
+        steps.ask(Op::AddStock { item: item.clone(), units: 1 });
+        steps.ask_at(2, Op::FindItem { item: item.clone() });
+        steps.round();
+    }
+    let (before, after) = steps.shown;
+    assert!(before > 50 && after > 50, "{before} shown before the disk, {after} after");
 }

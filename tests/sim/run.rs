@@ -69,6 +69,8 @@ pub fn lead(world: &mut World) -> Result<Ran, String> {
     if !report.wrong.is_empty() {
         return Err(report.wrong.join("\n  "));
     }
+    let settled = world.pods.iter().filter_map(|pod| pod.status()).map(|status| status.reads_settled);
+    world.counts.reads_settled = settled.sum();
     Ok(Ran { counts: world.counts, report, virtual_us: world.now_us })
 }
 

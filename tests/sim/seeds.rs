@@ -92,6 +92,7 @@ struct Totals {
     faults: u64,
     frames: u64,
     copies: u64,
+    reads_settled: u64,
     events: u64,
     histories: u64,
     undecided: u64,
@@ -113,6 +114,7 @@ impl Totals {
         self.faults += ran.counts.faults;
         self.frames += ran.counts.frames;
         self.copies += ran.counts.copies;
+        self.reads_settled += ran.counts.reads_settled;
         self.events += ran.counts.events;
         self.virtual_us += ran.virtual_us;
         self.slowest = self.slowest.max((took_ms, seed));
@@ -121,8 +123,8 @@ impl Totals {
     fn print(&self) {
         println!(
             "{} seeds, {} s of virtual time: {} operations, {} checkouts answered, {} refusals, {} repeats, \
-             {} faults, {} frames, {} copies of shards, {} events; {} histories checked ({} undecided), {} sums; \
-             slowest seed {} took {} ms",
+             {} faults, {} frames, {} copies of shards, {} reads settled by a quorum, {} events; {} histories checked \
+             ({} undecided), {} sums; slowest seed {} took {} ms",
             self.seeds,
             self.virtual_us / 1_000_000,
             self.operations,
@@ -132,6 +134,7 @@ impl Totals {
             self.faults,
             self.frames,
             self.copies,
+            self.reads_settled,
             self.events,
             self.histories,
             self.undecided,
@@ -149,6 +152,7 @@ impl Totals {
         assert!(self.repeats > self.seeds, "hardly a repeat");
         assert!(self.faults > self.seeds, "hardly a fault");
         assert!(self.copies * 4 > self.seeds, "hardly a copy of a shard");
+        assert!(self.reads_settled > self.seeds * 10, "hardly a read of a quorum");
         assert!(self.sums > self.seeds, "hardly a sum");
         assert!(self.undecided * 20 <= self.histories, "too many histories undecided");
     }

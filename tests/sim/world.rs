@@ -95,6 +95,8 @@ pub struct Counts {
     /// Copies of shards whose last part was sent, and links reset for having too much queued.
     pub copies: u64,
     pub overflows: u64,
+    /// Reads that a quorum of replicas has settled, but for those of lives that ended in a crash.
+    pub reads_settled: u64,
     /// A fold of all events and their times: two runs of one seed have the same.
     pub trace: u64,
 }

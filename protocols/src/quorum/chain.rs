@@ -76,7 +76,7 @@ impl Chain {
         self.committed_time
     }
 
-    pub fn tail(&self) -> impl ExactSizeIterator<Item = &Arc<Write>> {
+    pub fn tail(&self) -> impl ExactSizeIterator<Item = &Arc<Write>> + DoubleEndedIterator {
         self.writes.range(self.history..)
     }
 

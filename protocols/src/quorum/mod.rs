@@ -318,7 +318,7 @@ impl Replica {
 
     /// The writes accepted beyond the tables: with them on top, the state that a coordinator
     /// evaluates on and a read from any pod answers from.
-    pub fn tail(&self) -> impl ExactSizeIterator<Item = &Arc<Write>> {
+    pub fn tail(&self) -> impl ExactSizeIterator<Item = &Arc<Write>> + DoubleEndedIterator {
         self.chain.tail()
     }
 

@@ -4,6 +4,7 @@
 //! tail), the version at which it was last written, and its [`ReadState`]. Readers never write.
 
 use super::{Replica, Version};
+use crate::breaks;
 use crate::ids::Ballot;
 use serde::{Deserialize, Serialize};
 
@@ -43,11 +44,17 @@ impl Replica {
 ///
 /// Any R answers hold one of a replica that has accepted the newest write committed before the read
 /// began, and the highest accepted version holds that write. The record there is safe to show
-/// once it is committed: W replicas have accepted, from that ballot's coordinator, a version of that
-/// same ballot that is not before the record's. Versions of other ballots prove nothing: they may
-/// yet be replaced.
+/// once it is committed. Either W replicas have accepted, from that ballot's coordinator, a version of
+/// that same ballot that is not before the record's; versions accepted in other ballots prove nothing,
+/// since they may yet be replaced. Or any replica, of whatever ballot, knows a version to be committed
+/// that is not before the record's: the highest accepted version is on top of all that is committed, so
+/// that both are on one chain, on which versions grow. That settles most reads while a new coordinator
+/// takes over.
 #[must_use]
 pub fn judge(answers: &[(ReadState, Version)], read_quorum: usize, write_quorum: usize) -> ReadVerdict {
+    if breaks::is("read-from-one") && !answers.is_empty() {
+        return ReadVerdict::Return(0);
+    }
     let replicas = read_quorum + write_quorum - 1;
     if answers.len() < read_quorum {
         return ReadVerdict::Wait;
@@ -58,7 +65,8 @@ pub fn judge(answers: &[(ReadState, Version)], read_quorum: usize, write_quorum:
     let backs =
         |other: &ReadState| other.accepted.ballot == state.accepted.ballot && other.accepted >= written;
     let backing = answers.iter().filter(|(other, _)| backs(other)).count();
-    if backing >= write_quorum {
+    let is_committed = answers.iter().any(|(other, _)| other.committed >= written);
+    if is_committed || backing >= write_quorum || breaks::is("read-uncommitted") {
         ReadVerdict::Return(newest)
     } else if backing + replicas.saturating_sub(answers.len()) >= write_quorum {
         ReadVerdict::Wait
@@ -76,15 +84,23 @@ mod tests {
         Version { ballot: Ballot::new(1, round, PodId(0)), seq }
     }
 
-    /// Judges answers of (accepted, written) for three replicas of which two are a quorum.
+    /// Judges answers of (accepted, written) for three replicas of which two are a quorum; what they know
+    /// to be committed is before anything of interest.
     fn verdict(answers: &[(Version, Version)]) -> ReadVerdict {
-        let state = |accepted: Version| ReadState {
-            // Promising more proves nothing.
-            promised: Ballot::new(1, 9, PodId(0)),
-            accepted,
-            committed: Version::ZERO,
+        let before = Version { ballot: Ballot::new(1, 0, PodId(0)), seq: 0 };
+        let answers: Vec<_> =
+            answers.iter().map(|&(accepted, written)| (accepted, written, before)).collect();
+        verdict_of_committed(&answers)
+    }
+
+    /// The same of (accepted, written, committed).
+    fn verdict_of_committed(answers: &[(Version, Version, Version)]) -> ReadVerdict {
+        // Promising more proves nothing.
+        let promised = Ballot::new(1, 9, PodId(0));
+        let judged = |&(accepted, written, committed): &(Version, Version, Version)| {
+            (ReadState { promised, accepted, committed }, written)
         };
-        let answers: Vec<_> = answers.iter().map(|&(accepted, written)| (state(accepted), written)).collect();
+        let answers: Vec<_> = answers.iter().map(judged).collect();
         judge(&answers, 2, 2)
     }
 
@@ -110,5 +126,24 @@ mod tests {
     fn versions_of_other_ballots_prove_nothing() {
         let answers = [(at(3, 3), at(1, 2)), (at(1, 2), at(1, 2)), (at(2, 2), at(0, 0))];
         assert_eq!(verdict(&answers), ReadVerdict::AskCoordinator);
+    }
+
+    #[test]
+    fn a_commit_point_that_any_replica_knows_settles_older_records() {
+        let takeover = |committed| [(at(1, 5), at(1, 4), committed), (at(2, 6), at(1, 4), at(1, 3))];
+        assert_eq!(verdict_of_committed(&takeover(at(1, 4))), ReadVerdict::Return(1));
+        assert_eq!(verdict_of_committed(&takeover(at(1, 3))), ReadVerdict::Wait);
+    }
+
+    #[test]
+    fn what_is_committed_settles_no_later_write() {
+        let answers = [(at(2, 6), at(2, 6), at(1, 5)), (at(1, 5), at(1, 4), at(1, 5))];
+        assert_eq!(verdict_of_committed(&answers), ReadVerdict::Wait);
+    }
+
+    #[test]
+    fn nothing_was_ever_written() {
+        let never = (Version::ZERO, Version::ZERO, Version::ZERO);
+        assert_eq!(verdict_of_committed(&[never, never]), ReadVerdict::Return(1));
     }
 }

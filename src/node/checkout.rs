@@ -237,9 +237,10 @@ impl PaymentShard {
             }
             return;
         }
+        let time = self.group.time();
         let paid = self.group.look(disk, |payments, view| {
             payments.order(view, &order).is_ok_and(|payments| payments.charge().is_some())
-                || asker.key.is_some_and(|key| payments.checked_out(view, &order, key).is_some())
+                || asker.key.is_some_and(|key| payments.checked_out(view, time, &order, key).is_some())
         });
         if paid && let Some(key) = asker.key {
             let command = Command::Repeat { key, order: order.clone() };
@@ -442,7 +443,11 @@ impl PaymentShard {
 
     pub(super) fn unpark(&mut self, now: Time, id: &OrderId, disk: &dyn Disk, out: &mut Outbox) {
         for parked in self.checkouts.parked.remove(id).unwrap_or_default() {
-            self.edit(now, parked.asker, &parked.order, &parked.request, parked.price, disk, out);
+            // The order may have been overwritten or removed meanwhile.
+            let (id, incarnation) = (&parked.order.order, parked.order.incarnation);
+            if let Some(order) = self.find_order(parked.asker, id, incarnation, disk, out) {
+                self.edit(now, parked.asker, &order, &parked.request, parked.price, disk, out);
+            }
         }
     }
 

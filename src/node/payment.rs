@@ -427,8 +427,12 @@ impl PaymentShard {
                 | payment::Outcome::Acknowledged => unreachable!("a repeat finds the charge, or none"),
             },
             Waiter::Find { order, asker } => {
-                let outcome = self.view(&order, disk);
-                self.orders.hold(asker, Held::Outcome(outcome), out);
+                // The round may have brought a batch over it.
+                let found = self.find_order(asker, &order.order, order.incarnation, disk, out);
+                if let Some(order) = found {
+                    let outcome = self.view(&order, disk);
+                    self.orders.hold(asker, Held::Outcome(outcome), out);
+                }
             }
             Waiter::Owner { order, removed, asker } => {
                 self.say(asker, Tell::Owner { order, removed }, out);

@@ -33,8 +33,8 @@ pub struct Node {
     pub(super) stock: BTreeMap<ShardNo, StockShard>,
     pub(super) payment: BTreeMap<ShardNo, PaymentShard>,
     pub(super) ingress: Ingress,
-    /// What was last heard of shards: stamps for questions.
-    pub(super) heard: BTreeMap<Shard, Stamp>,
+    /// What was last heard of shards, and when: stamps for questions.
+    pub(super) heard: BTreeMap<Shard, (Stamp, Time)>,
     pub(super) copies: Copies,
     /// Shards to be checkpointed with this round, whatever the log says.
     pub(super) due: Vec<Shard>,
@@ -280,7 +280,7 @@ impl Node {
             Message::Ask(question) => self.asked(now, from, *question, disk),
             Message::Tell { id, stamp, tell } => {
                 if let Some(shard) = self.ingress.shard_of(id) {
-                    self.heard.insert(shard, stamp);
+                    self.heard.insert(shard, (stamp, now));
                     // Who says so of itself is not ready yet: that is no news, and it must not be asked in a circle.
                     if let super::message::Tell::NotLeader { leader: Some(leader) } = tell
                         && leader != from

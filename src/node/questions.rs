@@ -7,7 +7,13 @@ use super::pod::Node;
 use super::stock::StockShard;
 use kassa_protocols::ids::{Module, PodId, Shard, ShardNo};
 use kassa_protocols::tables::Disk;
-use kassa_protocols::time::Time;
+use kassa_protocols::time::{Span, Time};
+
+/// How long what was heard of a shard stamps questions. Keys are kept for longer by far, so that no stamp is
+/// ever from before the oldest of them but that of a question that was long on its way.
+const HEARD_FOR: Span = Span::from_millis(60_000);
+/// How many times longer an order's operation waits for a leader that can be reached.
+const PATIENCE_WITH_THE_SLOW: u64 = 3;
 
 impl Node {
     pub(super) fn doubt(
@@ -78,7 +84,11 @@ impl Node {
             }
             let (attempts, waited) = self.ingress.attempts(now, id);
             let mut to = self.routes.leader(shard);
-            if waited >= self.config.timing.anywhere_after && self.ingress.relax(id) {
+            // A leader that seems to be there is slow rather than out of reach.
+            let slow = to.is_some_and(|leader| self.out.is_up(leader));
+            let patience =
+                self.config.timing.anywhere_after.0 * if slow { PATIENCE_WITH_THE_SLOW } else { 1 };
+            if waited.0 >= patience && self.ingress.relax(id) {
                 let here = self.payment.contains_key(&shard.no);
                 to = if here { Some(self.config.me) } else { self.routes.guess(shard, attempts) };
             }
@@ -93,9 +103,8 @@ impl Node {
             if !self.out.can_reach(to) {
                 continue;
             }
-            let stamp = |shard: Shard| self.stamp(shard);
             // Borrowed apart: the stamp is read from the groups, the question from the ingress.
-            let stamp = stamp(shard);
+            let stamp = self.stamp(now, shard);
             let Some(question) = self.ingress.question(now, id, |_| stamp) else { continue };
             self.ingress.sent(now, id, to);
             let message = Message::Ask(Box::new(question));
@@ -107,8 +116,9 @@ impl Node {
         }
     }
 
-    /// What this pod has last heard of the shard.
-    pub(super) fn stamp(&self, shard: Shard) -> Stamp {
+    /// What this pod has last heard of the shard; nothing if that is too long ago to mean anything: then the
+    /// question comes back with what there is to be heard now.
+    pub(super) fn stamp(&self, now: Time, shard: Shard) -> Stamp {
         let own = match shard.module {
             Module::Cluster => None,
             Module::Stock => {
@@ -118,6 +128,7 @@ impl Node {
                 self.payment.get(&shard.no).filter(|p| p.group.is_leading()).map(PaymentShard::stamp)
             }
         };
-        own.or_else(|| self.heard.get(&shard).copied()).unwrap_or_default()
+        let heard = || self.heard.get(&shard).filter(|(_, at)| now.since(*at) < HEARD_FOR);
+        own.or_else(|| heard().map(|(stamp, _)| *stamp)).unwrap_or_default()
     }
 }

@@ -176,20 +176,24 @@ impl EventLoop {
 
     /// Steps the node through a round's inputs; `false` if the loop is to end.
     fn take_in(&mut self, now: Time, events: impl Iterator<Item = Event>) -> bool {
+        // First of all: nothing is asked anew on behalf of a client that is gone.
+        for client in self.handle.take_gone() {
+            if self.clients.remove(&client).is_some() {
+                self.node.step(now, Input::Gone { client }, &self.stores);
+            }
+        }
         while let Some(messages) = self.own_frames.pop_front() {
             self.node.step(now, Input::Frame { from: self.me, messages }, &self.stores);
         }
         for event in events {
             let input = match event {
                 Event::Ask { client, request, deadline, reply } => {
-                    self.clients.insert(client, reply);
-                    Input::Request { client, request, deadline }
-                }
-                Event::Gone { client } => {
-                    if self.clients.remove(&client).is_none() {
+                    // Whoever is gone by now asks for nothing any more.
+                    if reply.is_closed() {
                         continue;
                     }
-                    Input::Gone { client }
+                    self.clients.insert(client, reply);
+                    Input::Request { client, request, deadline }
                 }
                 Event::Fabric(event) => match self.links.admit(event) {
                     Some(Admitted::Frame { from, messages }) => Input::Frame { from, messages },

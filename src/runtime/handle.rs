@@ -27,9 +27,6 @@ pub enum Event {
         deadline: Time,
         reply: oneshot::Sender<Outcome>,
     },
-    Gone {
-        client: ClientId,
-    },
     Fabric(fabric::Event<Message>),
     Status {
         reply: oneshot::Sender<Status>,
@@ -42,6 +39,9 @@ pub enum Event {
 #[derive(Clone, Debug)]
 pub struct Handle {
     inbox: Sender<Event>,
+    /// Clients that went away: apart from the inbox, since none of them may be missed when it is full. Never
+    /// more than have asked and are not answered.
+    gone: Arc<Mutex<Vec<ClientId>>>,
     clients_max: usize,
     next_client: Arc<AtomicU64>,
     clock: Clock,
@@ -61,6 +61,7 @@ impl Handle {
         let (inbox, events) = bounded(capacity);
         let handle = Self {
             inbox,
+            gone: Arc::default(),
             clients_max: capacity.div_ceil(2),
             next_client: Arc::new(AtomicU64::new(1)),
             clock,
@@ -83,7 +84,7 @@ impl Handle {
         let deadline = self.clock.now() + span(wait);
         let (reply, answer) = oneshot::channel();
         match self.inbox.try_send(Event::Ask { client, request, deadline, reply }) {
-            Ok(()) => Asked(State::Waiting { client, answer, inbox: self.inbox.clone() }),
+            Ok(()) => Asked(State::Waiting { client, answer, gone: self.gone.clone() }),
             Err(TrySendError::Full(_)) => Asked(State::Ended(Some(Outcome::Overloaded))),
             Err(TrySendError::Disconnected(_)) => Asked(State::Ended(Some(Outcome::Unavailable))),
         }
@@ -119,6 +120,12 @@ impl Handle {
         }
     }
 
+    /// The clients that went away since the last call.
+    #[must_use]
+    pub fn take_gone(&self) -> Vec<ClientId> {
+        std::mem::take(&mut *self.gone.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Asks the loop to end; waits for room in the inbox, so not for use on a task.
     pub fn stop(&self) {
         // An error means that there is no loop any more: what was asked for.
@@ -142,7 +149,7 @@ pub struct Asked(State);
 
 #[derive(Debug)]
 enum State {
-    Waiting { client: ClientId, answer: oneshot::Receiver<Outcome>, inbox: Sender<Event> },
+    Waiting { client: ClientId, answer: oneshot::Receiver<Outcome>, gone: Arc<Mutex<Vec<ClientId>>> },
     Ended(Option<Outcome>),
 }
 
@@ -165,9 +172,8 @@ impl Future for Asked {
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        if let State::Waiting { client, inbox, .. } = &self.0 {
-            // If the inbox is full the wait ends at its deadline instead.
-            let _ = inbox.try_send(Event::Gone { client: *client });
+        if let State::Waiting { client, gone, .. } = &self.0 {
+            gone.lock().unwrap_or_else(PoisonError::into_inner).push(*client);
         }
     }
 }
@@ -249,12 +255,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_dropped_wait_is_told() {
-        let (handle, events) = Handle::channel(8, Clock::start());
+        // However full the inbox is.
+        let (handle, events) = Handle::channel(2, Clock::start());
         handle.readiness().open();
-        drop(handle.ask(request(), WAIT));
+        let asked = handle.ask(request(), WAIT);
+        assert_eq!(handle.ask(request(), WAIT).await, Outcome::Overloaded);
+        assert!(handle.take_gone().is_empty());
+        drop(asked);
         let Ok(Event::Ask { client, .. }) = events.try_recv() else { panic!("asked first") };
-        let Ok(Event::Gone { client: gone }) = events.try_recv() else { panic!("then gone") };
-        assert_eq!(client, gone);
+        assert_eq!(handle.take_gone(), [client]);
+        assert!(handle.take_gone().is_empty());
     }
 
     #[tokio::test]

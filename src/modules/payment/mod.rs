@@ -22,6 +22,7 @@ use super::stock::{batch_key, txn_from_key, txn_key};
 use kassa_protocols::breaks;
 use kassa_protocols::ids::{Incarnation, OpId, ShardNo, TxnId};
 use kassa_protocols::tables::View;
+use kassa_protocols::time::ShardTime;
 use records::{KeyAnswer, KeyEntry, credit_answer, order_key, user_key};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -153,11 +154,31 @@ impl Payments {
     }
 
     /// What a checkout under `key` was told, if it took effect.
-    pub fn checked_out(&self, view: &mut View<'_>, order: &OrderRef, key: OpId) -> Option<Money> {
+    pub fn checked_out(
+        &self,
+        view: &mut View<'_>,
+        time: ShardTime,
+        order: &OrderRef,
+        key: OpId,
+    ) -> Option<Money> {
         let payments = self.order(view, order).ok()?;
-        match payments.find_key(key)?.answer {
-            KeyAnswer::CheckedOut(total) => Some(total),
-            KeyAnswer::Credit(_) | KeyAnswer::Removed => None,
+        Self::checked_out_of(view, time, &payments, order, key)
+    }
+
+    fn checked_out_of(
+        view: &mut View<'_>,
+        time: ShardTime,
+        payments: &OrderPayments,
+        order: &OrderRef,
+        key: OpId,
+    ) -> Option<Money> {
+        if let Some(KeyEntry { answer: KeyAnswer::CheckedOut(total), .. }) = payments.find_key(key) {
+            return Some(*total);
+        }
+        let repeated = payments.repeated.then(|| keys::find(view, time, key, order.incarnation)).flatten();
+        match repeated {
+            Some(Answer::CheckedOut { order: of, total_cost }) if of == order.order => Some(total_cost),
+            _ => None,
         }
     }
 
@@ -327,15 +348,15 @@ impl Payments {
             Ok(payments) => payments,
             Err(_) => return Outcome::Aborted,
         };
-        if let Some(KeyEntry { answer: KeyAnswer::CheckedOut(total), .. }) = payments.find_key(key) {
-            return Outcome::AlreadyPaid { total: *total };
+        if let Some(total) = Self::checked_out_of(view, context.time, &payments, order, key) {
+            return Outcome::AlreadyPaid { total };
         }
         // A newer leader has been in office since: what it told the stock shards about this one stands.
         if receipt.txn.ballot < context.lead && !breaks::is("charge-after-lead") {
             return Outcome::Aborted;
         }
         if let Some(paid) = payments.charge().map(|receipt| receipt.total) {
-            return self.repeat_paid(context, view, key, order, payments, paid);
+            return Self::repeat_paid(context, view, key, order, payments, paid);
         }
         if payments.closed {
             return Outcome::Refused(Refusal::OrderNotFound(order.order.clone()));
@@ -377,8 +398,8 @@ impl Payments {
         Outcome::Charged { total }
     }
 
+    /// A checkout of a paid order: any number of clients may ask for that, each under a key of its own.
     fn repeat_paid(
-        &self,
         context: Context,
         view: &mut View<'_>,
         key: OpId,
@@ -386,9 +407,12 @@ impl Payments {
         mut payments: OrderPayments,
         total: Money,
     ) -> Outcome {
-        let user = self.user(view, &order.user).map_or(Incarnation(0), |user| user.incarnation);
-        payments.remember(context, key, user, KeyAnswer::CheckedOut(total));
-        Self::save_order(view, order, &payments);
+        let answer = Answer::CheckedOut { order: order.order.clone(), total_cost: total };
+        keys::remember(view, context.time, key, order.incarnation, &answer);
+        if !payments.repeated {
+            payments.repeated = true;
+            Self::save_order(view, order, &payments);
+        }
         Outcome::AlreadyPaid { total }
     }
 
@@ -397,11 +421,11 @@ impl Payments {
             Ok(payments) => payments,
             Err(outcome) => return outcome,
         };
-        if let Some(KeyEntry { answer: KeyAnswer::CheckedOut(total), .. }) = payments.find_key(key) {
-            return Outcome::AlreadyPaid { total: *total };
+        if let Some(total) = Self::checked_out_of(view, context.time, &payments, order, key) {
+            return Outcome::AlreadyPaid { total };
         }
         match payments.charge().map(|receipt| receipt.total) {
-            Some(total) => self.repeat_paid(context, view, key, order, payments, total),
+            Some(total) => Self::repeat_paid(context, view, key, order, payments, total),
             None => Outcome::NotPaid,
         }
     }

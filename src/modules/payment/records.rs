@@ -57,6 +57,8 @@ pub struct OrderPayments {
     pub payments: Vec<Payment>,
     /// The order was removed: nothing is paid for it any more.
     pub closed: bool,
+    /// Keys of checkouts that found it paid are among the shard's keys: there may be many of them.
+    pub(super) repeated: bool,
     pub(super) keys: Vec<KeyEntry>,
 }
 
@@ -89,7 +91,8 @@ impl OrderPayments {
         answer: KeyAnswer,
     ) {
         let kept_since = keys::kept_since(context.time);
-        self.keys.retain(|entry| entry.time >= kept_since);
+        // An entry of the same key is of an earlier life of the user, which nobody asks for any more.
+        self.keys.retain(|entry| entry.time >= kept_since && entry.key != key);
         self.keys.push(KeyEntry { key, time: context.time, user_incarnation, answer });
     }
 }

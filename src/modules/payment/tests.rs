@@ -58,6 +58,10 @@ fn order() -> OrderRef {
     OrderRef { user: user(), order: "o".into(), incarnation: Incarnation(0) }
 }
 
+fn already_paid() -> Outcome {
+    Outcome::AlreadyPaid { total: Money::whole(4) }
+}
+
 /// Charges 4 for one unit, under that key and transaction.
 fn charge(key: u128, txn: TxnId, generation: Option<TxnId>) -> Command {
     let line = ReceiptLine {
@@ -113,4 +117,44 @@ fn a_cancel_leaves_the_charge_to_be_finished() {
     assert!(shop.payments.unfinished().contains_key(&txn(1, 1)), "its units are sold all the same");
     shop.run(1, &Command::Finished(vec![txn(1, 1)]));
     assert!(shop.payments.unfinished().is_empty());
+}
+
+#[test]
+fn a_key_that_acted_on_two_lives_of_a_user_repeats_its_newest_answer() {
+    let mut shop = Shop::new();
+    let order = OrderRef { user: "3".into(), order: "o".into(), incarnation: Incarnation(0) };
+    let pay = Command::PayOrder { key: OpId(7), order: order.clone(), amount: Money::whole(5) };
+    for incarnation in [1, 2] {
+        let load = Load::Users { n: 10, credit: Money::whole(20) };
+        let key = OpId(90 + u128::from(incarnation));
+        shop.run(
+            1,
+            &Command::Load(BatchRecord { incarnation: Incarnation(incarnation), key, seed: 0, load }),
+        );
+        let paid = shop.run(1, &pay);
+        assert_eq!(shop.run(1, &pay), paid, "a repeat");
+    }
+    let first = shop.run(1, &pay);
+    shop.run(1, &Command::Cancel { key: OpId(8), order: order.clone() });
+    assert_eq!(shop.run(1, &pay), first, "a repeat after the cancel pays nothing");
+    let view = &mut View { state: &mut shop.state, disk: &Nothing };
+    assert_eq!(shop.payments.user(view, &"3".into()).expect("in the batch").credit, Money::whole(20));
+}
+
+#[test]
+fn a_paid_order_does_not_grow_with_those_who_ask_to_check_it_out() {
+    let mut shop = Shop::new();
+    shop.run(1, &charge(2, txn(1, 1), None));
+    let size = |shop: &mut Shop| shop.state.get(&Nothing, &order_key(&order())).expect("paid").len();
+    assert_eq!(shop.run(1, &Command::Repeat { key: OpId(100), order: order() }), already_paid());
+    let before = size(&mut shop);
+    for key in 101..200 {
+        assert_eq!(shop.run(1, &Command::Repeat { key: OpId(key), order: order() }), already_paid());
+    }
+    assert_eq!(size(&mut shop), before);
+    // And each of those keys is found even after the cancel, by a repeat and by a charge.
+    shop.run(1, &Command::Cancel { key: OpId(8), order: order() });
+    assert_eq!(shop.run(1, &Command::Repeat { key: OpId(150), order: order() }), already_paid());
+    assert_eq!(shop.run(1, &charge(150, txn(1, 2), Some(txn(1, 1)))), already_paid());
+    assert_eq!(shop.run(1, &Command::Repeat { key: OpId(999), order: order() }), Outcome::NotPaid);
 }

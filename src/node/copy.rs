@@ -83,7 +83,11 @@ impl<M: Machine, T> Group<M, T> {
     /// Idempotency keys of buckets that are due to be dropped, some at a time: nobody finds them any more,
     /// so that dropping them is no change, and each replica does it for itself.
     fn expired_keys(&self, disk: &dyn Disk) -> Vec<Change> {
-        let time = self.time();
+        // Only what is committed counts: what is accepted may be cut again, and its time with it.
+        let time = match &self.replica {
+            Replica::Paxos(replica) => replica.time(),
+            Replica::Quorum(replica) => replica.durable().time,
+        };
         let mut expired: Vec<Change> = Vec::new();
         while expired.len() < EXPIRED_MAX + self.state.dirty() {
             let after = expired.last().map(|(key, _)| key.clone());

@@ -332,6 +332,12 @@ impl Ingress {
                 asked.sent = None;
                 return Vec::new();
             }
+            // Another replica may have taken the edit meanwhile, on its own copy.
+            Tell::Outcome(Outcome::Refused(_)) if matches!(&asked.question.ask, Ask::Anywhere { request, .. } if !request.op.is_read()) =>
+            {
+                asked.sent = None;
+                return Vec::new();
+            }
             Tell::Outcome(_) | Tell::Owner { .. } | Tell::Batch(_) | Tell::NoBatch | Tell::Done => {}
         }
         self.asked.remove(&id);

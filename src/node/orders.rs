@@ -24,7 +24,7 @@ use crate::modules::batch::BatchRecord;
 use crate::modules::machine::{decode, encode};
 use crate::modules::money::Money;
 use crate::modules::order::{
-    self, CheckoutLines, OrderSet, OrderStore, item_of, mint_order_id, receipt_id, refund_id,
+    self, CheckoutLines, OrderSet, OrderStore, TIME_UNKNOWN, item_of, mint_order_id, receipt_id, refund_id,
 };
 use crate::modules::payment::{OrderPayments, OrderRef};
 use crate::modules::request::{Answer, Op, OrderId, OrderView, Outcome, Refusal, Request, UserId};
@@ -109,8 +109,9 @@ impl OrderShard {
             return;
         }
         self.oldest_needed.get_or_insert(position);
-        let (replica, mut store) = self.parts(disk, &[]);
-        replica.recover(record, &mut store);
+        let view = View { state: &mut self.state, disk };
+        let mut store = OrderStore { view, batches: &[], now: TIME_UNKNOWN };
+        self.replica.recover(record, &mut store);
     }
 
     pub fn recovered(&mut self, out: &mut Outbox) {
@@ -360,5 +361,76 @@ impl OrderShard {
         self.covered = position;
         self.oldest_needed = None;
         changes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::modules::order::add_item;
+    use crate::modules::receipt::{Receipt, ReceiptLine};
+    use crate::node::config::{Limits, Protocol, Timing};
+    use kassa_protocols::ids::TxnId;
+
+    struct Empty;
+    impl Disk for Empty {
+        fn get(&self, _: Shard, _: &[u8]) -> Option<Bytes> {
+            None
+        }
+        fn scan(&self, _: Shard, _: &[u8], _: Option<&[u8]>, _: usize) -> Vec<(Bytes, Bytes)> {
+            Vec::new()
+        }
+    }
+
+    const HOUR: ShardTime = ShardTime(3_600_000_000);
+    const MINUTE_US: u64 = 60_000_000;
+
+    fn shard() -> OrderShard {
+        let pods: Vec<PodId> = (0..3).map(PodId).collect();
+        let config = Config {
+            me: PodId(1),
+            pods: pods.clone(),
+            shards: 24,
+            replicas: 3,
+            payment: Protocol::Paxos,
+            stock: Protocol::Quorum,
+            write_quorum: 2,
+            timing: Timing::default(),
+            limits: Limits::default(),
+            seed: 1,
+        };
+        OrderShard::new(ShardNo(7), &config, pods, &Empty, Time(0))
+    }
+
+    #[test]
+    fn a_restart_forgets_no_edit_that_a_client_may_repeat() {
+        let (id, create, key) = (OrderId::from("07-order"), OpId(1_000), OpId(5));
+        // What a peer holds: the order, one addition, and the receipt that covers it.
+        let mut set = OrderSet::new(Incarnation(0));
+        set.merge(create, order::create(None, &"u".into()).expect("new"), HOUR);
+        let (added, _) = add_item(&set, &id, key, &"i".into(), 2, Money::whole(3)).expect("added");
+        set.merge(key, added.expect("new"), HOUR);
+        let txn = TxnId { shard: ShardNo(7), ballot: Ballot::new(1, 1, PodId(0)), n: 1 };
+        let lines = order::checkout_lines(&set, &id).expect("an order");
+        let (item, price, stock_shard) = ("i".into(), Money::whole(3), ShardNo(0));
+        let line = ReceiptLine { item, incarnation: Incarnation(0), units: 2, price, stock_shard };
+        let (total, covered) = (Money::whole(6), lines.covered);
+        let receipt = Receipt { txn, generation: None, lines: vec![line], total, covered };
+        set.merge(receipt_id(txn), order::Operation::Receipt(receipt), HOUR);
+        let items = set.operations().map(|(id, operation)| item_of(Incarnation(0), id, &operation)).collect();
+
+        // It came here as a run of sets, was logged, and the pod starts again. A minute later the payment is
+        // cancelled, and the client's addition comes again under its key.
+        let mut orders = shard();
+        let entity = Bytes::copy_from_slice(id.0.as_bytes());
+        let taken = eventual::Record::Taken { from: PodId(0), seq: 1, sets: vec![(entity, items)] };
+        orders.recover(1, taken, &Empty);
+        orders.follow(ShardTime(HOUR.0 + MINUTE_US), Ballot::ZERO);
+        let (_, mut store) = orders.parts(&Empty, &[]);
+        let refunded = (Incarnation(0), refund_id(txn), order::Operation::Refunded { txn });
+        store.merge_operations(id.0.as_bytes(), [refunded]);
+        let set = orders.load(&Empty, &id, None).expect("there");
+        let (again, _) = add_item(&set, &id, key, &"i".into(), 2, Money::whole(3)).expect("answered");
+        assert_eq!(again, None, "made once");
     }
 }

@@ -70,6 +70,10 @@ impl Replica {
     pub(super) fn step_down(&mut self, now: Time, fx: &mut Fx) {
         let led_or_stood = matches!(self.role, Role::Leader(_) | Role::Candidate(_));
         self.role = Role::Follower;
+        // Whoever was given a copy here asks the next leader for what it lacks.
+        for peer in &mut self.peers {
+            peer.wants_from = None;
+        }
         if led_or_stood {
             self.stand_at = now + self.config.timing.election_timeout + self.stagger();
             fx.events.push(Event::Deposed);

@@ -37,7 +37,7 @@ mod tests;
 pub use commands::{ADDITIONS_MAX, EDITS_MAX, add_item, create, remove_item, view};
 pub use fold::{CheckoutLines, Chunk, Line, OrderState, checkout_lines, fold};
 pub use ids::{CLOSE_ID, line_id, mint_id, mint_order_id, parse_order_id, receipt_id, refund_id};
-pub use set::{FORGET_AFTER, OrderSet};
+pub use set::{FORGET_AFTER, OrderSet, TIME_UNKNOWN};
 pub use store::{ORDERS, OrderStore, decode_body, item_of};
 
 use super::money::Money;

@@ -10,6 +10,10 @@ use kassa_protocols::ids::{Incarnation, OpId, TxnId};
 use kassa_protocols::time::{ShardTime, Span};
 use serde::{Deserialize, Serialize};
 
+/// What is merged before the shard's time is known, as a pod reads back its log: how long ids are kept counts
+/// from the first moment that is.
+pub const TIME_UNKNOWN: ShardTime = ShardTime(u64::MAX);
+
 /// How long the ids of a closed generation's edits are known: as long as the oldest request that a
 /// shard still takes may have been on its way (keys are dropped in buckets, so up to twice their ten
 /// minutes).
@@ -220,6 +224,12 @@ impl OrderSet {
 
     /// Forgets the ids of closed generations once no request can repeat them; whether there were any.
     pub fn forget(&mut self, now: ShardTime) -> bool {
+        if now == TIME_UNKNOWN {
+            return false;
+        }
+        if self.known_since == TIME_UNKNOWN {
+            self.known_since = now;
+        }
         if now.0 < self.known_since.0.saturating_add(FORGET_AFTER.0) {
             return false;
         }

@@ -9,6 +9,7 @@
 //! users voids payments without a receipt, what was bought stays bought; a batch of orders leaves nothing.
 
 mod records;
+mod repeats;
 
 pub use records::{OrderPayments, OrderRef, Payment, User, order_of_key, order_payments};
 
@@ -22,8 +23,7 @@ use super::stock::{batch_key, txn_from_key, txn_key};
 use kassa_protocols::breaks;
 use kassa_protocols::ids::{Incarnation, OpId, ShardNo, TxnId};
 use kassa_protocols::tables::View;
-use kassa_protocols::time::ShardTime;
-use records::{KeyAnswer, KeyEntry, credit_answer, order_key, user_key};
+use records::{KeyAnswer, credit_answer, order_key, user_key};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -150,35 +150,6 @@ impl Payments {
             Some(_) | None => {
                 Ok(OrderPayments { incarnation: order.incarnation, ..OrderPayments::default() })
             }
-        }
-    }
-
-    /// What a checkout under `key` was told, if it took effect.
-    pub fn checked_out(
-        &self,
-        view: &mut View<'_>,
-        time: ShardTime,
-        order: &OrderRef,
-        key: OpId,
-    ) -> Option<Money> {
-        let payments = self.order(view, order).ok()?;
-        Self::checked_out_of(view, time, &payments, order, key)
-    }
-
-    fn checked_out_of(
-        view: &mut View<'_>,
-        time: ShardTime,
-        payments: &OrderPayments,
-        order: &OrderRef,
-        key: OpId,
-    ) -> Option<Money> {
-        if let Some(KeyEntry { answer: KeyAnswer::CheckedOut(total), .. }) = payments.find_key(key) {
-            return Some(*total);
-        }
-        let repeated = payments.repeated.then(|| keys::find(view, time, key, order.incarnation)).flatten();
-        match repeated {
-            Some(Answer::CheckedOut { order: of, total_cost }) if of == order.order => Some(total_cost),
-            _ => None,
         }
     }
 
@@ -396,38 +367,6 @@ impl Payments {
             self.unfinished.insert(receipt.txn, shards);
         }
         Outcome::Charged { total }
-    }
-
-    /// A checkout of a paid order: any number of clients may ask for that, each under a key of its own.
-    fn repeat_paid(
-        context: Context,
-        view: &mut View<'_>,
-        key: OpId,
-        order: &OrderRef,
-        mut payments: OrderPayments,
-        total: Money,
-    ) -> Outcome {
-        let answer = Answer::CheckedOut { order: order.order.clone(), total_cost: total };
-        keys::remember(view, context.time, key, order.incarnation, &answer);
-        if !payments.repeated {
-            payments.repeated = true;
-            Self::save_order(view, order, &payments);
-        }
-        Outcome::AlreadyPaid { total }
-    }
-
-    fn repeat(&self, context: Context, view: &mut View<'_>, key: OpId, order: &OrderRef) -> Outcome {
-        let payments = match self.order(view, order) {
-            Ok(payments) => payments,
-            Err(outcome) => return outcome,
-        };
-        if let Some(total) = Self::checked_out_of(view, context.time, &payments, order, key) {
-            return Outcome::AlreadyPaid { total };
-        }
-        match payments.charge().map(|receipt| receipt.total) {
-            Some(total) => Self::repeat_paid(context, view, key, order, payments, total),
-            None => Outcome::NotPaid,
-        }
     }
 
     fn close(&self, context: Context, view: &mut View<'_>, key: OpId, order: &OrderRef) -> Outcome {

@@ -31,4 +31,6 @@
 
 mod golden;
 mod random;
+mod text;
+mod union;
 mod world;

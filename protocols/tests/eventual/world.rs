@@ -1,63 +1,13 @@
 //! Replicas, links and disks in one place, with books of its own: what was acknowledged, and where.
 
+use crate::text::shown;
+use crate::union::Union;
 use bytes::Bytes;
-use kassa_protocols::eventual::{
-    BUCKETS, Config, Durable, Effects, Event, Item, Merged, Message, Record, Replica, Sets, Timing,
-    bucket_of, entity_seed, item_digest,
-};
+use kassa_protocols::eventual::{Config, Durable, Effects, Event, Item, Message, Record, Replica, Timing};
 use kassa_protocols::ids::{Ballot, Module, OpId, PodId, Shard};
 use kassa_protocols::time::{Span, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
-
-/// Sets as plain as can be: of two items with one id the bytewise smaller body stays.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Union(pub BTreeMap<Bytes, BTreeMap<OpId, Bytes>>);
-
-impl Union {
-    fn digest_of(&self, entity: &[u8]) -> u64 {
-        let seed = entity_seed(entity, 0);
-        let items = self.0.get(entity).into_iter().flatten();
-        items.fold(0, |sum, (id, body)| sum.wrapping_add(item_digest(seed, *id, body)))
-    }
-    fn has(&self, id: OpId) -> bool {
-        self.0.values().any(|items| items.contains_key(&id))
-    }
-    pub fn buckets(&self) -> Vec<u64> {
-        let mut buckets = vec![0_u64; usize::from(BUCKETS)];
-        for entity in self.0.keys() {
-            let bucket = &mut buckets[usize::from(bucket_of(entity))];
-            *bucket = bucket.wrapping_add(self.digest_of(entity));
-        }
-        buckets
-    }
-}
-
-impl Sets for Union {
-    fn merge(&mut self, entity: &[u8], items: &[Item]) -> Merged {
-        let before = self.digest_of(entity);
-        let set = self.0.entry(Bytes::copy_from_slice(entity)).or_default();
-        for Item { id, body } in items {
-            let known = set.entry(*id).or_insert_with(|| body.clone());
-            if body < known {
-                *known = body.clone();
-            }
-        }
-        let after = self.digest_of(entity);
-        Merged { changed: before != after, before, after }
-    }
-    fn items(&mut self, entity: &[u8]) -> Vec<Item> {
-        let items = self.0.get(entity).into_iter().flatten();
-        items.map(|(id, body)| Item { id: *id, body: body.clone() }).collect()
-    }
-    fn digest(&mut self, entity: &[u8]) -> u64 {
-        self.digest_of(entity)
-    }
-    fn list(&mut self, bucket: u8) -> Vec<(Bytes, u64)> {
-        let entities = self.0.keys().filter(|entity| bucket_of(entity) == bucket);
-        entities.map(|entity| (entity.clone(), self.digest_of(entity))).collect()
-    }
-}
 
 struct Pod {
     /// `None` while it is down.
@@ -516,47 +466,5 @@ impl World {
         let durable = replica.durable();
         let _ = write!(text, ", journal of {}, {} waiting", durable.journal.len(), replica.positions().1);
         text
-    }
-}
-
-/// A number without the start that it counts from.
-fn short(seq: u64) -> String {
-    let (start, n) = (seq >> 40, seq & ((1 << 40) - 1));
-    format!("{start}.{n}")
-}
-
-fn shown(message: &Message) -> String {
-    let ids = |items: &[Item]| {
-        let ids: Vec<String> = items.iter().map(|item| item.id.0.to_string()).collect();
-        ids.join(",")
-    };
-    let contents = |sets: &[(Bytes, Vec<Item>)]| {
-        let set = |(entity, items): &(Bytes, Vec<Item>)| {
-            format!("{}={{{}}}", String::from_utf8_lossy(entity), ids(items))
-        };
-        sets.iter().map(set).collect::<Vec<_>>().join(" ")
-    };
-    let name = |entity: &Bytes| String::from_utf8_lossy(entity).into_owned();
-    match message {
-        Message::Update { seq, prev, sets } => {
-            format!("Update {} after {}: {}", short(*seq), short(*prev), contents(sets))
-        }
-        Message::Ack { seq, under } => format!("Ack {} under {under}", short(*seq)),
-        Message::Behind { seq } => format!("Behind {}", short(*seq)),
-        Message::Stored { seq, .. } => format!("Stored {}", short(*seq)),
-        Message::Compare { ballot, buckets, .. } => {
-            let under = ballot.map_or_else(String::new, |ballot| format!(" under {ballot}"));
-            format!("Compare {} buckets{under}", buckets.len())
-        }
-        Message::Compared { seq, entities, more, .. } => {
-            let names: Vec<String> = entities.iter().map(|(entity, _)| name(entity)).collect();
-            format!("Compared at {}: [{}] and {} buckets more", short(*seq), names.join(" "), more.len())
-        }
-        Message::NotUnder { promised, .. } => format!("NotUnder, promised {promised}"),
-        Message::Want { entities, .. } => {
-            let names: Vec<String> = entities.iter().map(name).collect();
-            format!("Want [{}]", names.join(" "))
-        }
-        Message::Contents { sets, .. } => format!("Contents {}", contents(sets)),
     }
 }

@@ -5,6 +5,8 @@
 //! the simulator. It never writes through one: writes are effects.
 
 mod sweep;
+#[cfg(test)]
+mod testing;
 mod walk;
 
 pub use walk::Page;

@@ -78,39 +78,19 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::super::stored_value;
+    use super::super::testing::Tables;
     use super::*;
     use crate::ids::{Module, Shard, ShardNo};
-    use std::collections::BTreeMap;
 
     const SHARD: Shard = Shard { module: Module::Stock, no: ShardNo(0) };
 
-    #[derive(Default)]
-    struct Tables(BTreeMap<Bytes, Bytes>);
-
-    impl Tables {
-        /// A checkpoint that drops deletions up to `dropped`.
-        fn checkpoint(&mut self, state: &mut State, dropped: u8) {
-            let mut changes = state.sweep(self, &version(dropped));
-            changes.extend(state.checkpoint(Some(&version(dropped))));
-            let keys: std::collections::BTreeSet<&Bytes> = changes.iter().map(|(key, _)| key).collect();
-            assert_eq!(keys.len(), changes.len(), "a batch changes a record once");
-            for (key, value) in changes {
-                match value {
-                    Some(value) => self.0.insert(key, value),
-                    None => self.0.remove(&key),
-                };
-            }
-        }
-    }
-
-    impl Disk for Tables {
-        fn get(&self, _: Shard, key: &[u8]) -> Option<Bytes> {
-            self.0.get(key).cloned()
-        }
-        fn scan(&self, _: Shard, _: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<(Bytes, Bytes)> {
-            let behind = self.0.iter().filter(|(key, _)| after.is_none_or(|after| &key[..] > after));
-            behind.take(limit).map(|(key, value)| (key.clone(), value.clone())).collect()
-        }
+    /// A checkpoint that drops deletions up to `dropped`.
+    fn checkpoint(tables: &mut Tables, state: &mut State, dropped: u8) {
+        let mut changes = state.sweep(tables, &version(dropped));
+        changes.extend(state.checkpoint(Some(&version(dropped))));
+        let keys: std::collections::BTreeSet<&Bytes> = changes.iter().map(|(key, _)| key).collect();
+        assert_eq!(keys.len(), changes.len(), "a batch changes a record once");
+        tables.write(changes);
     }
 
     fn version(n: u8) -> VersionBytes {
@@ -131,21 +111,21 @@ mod tests {
     fn deletions_leave_the_tables_a_page_at_a_time() {
         let (mut tables, mut state) = (Tables::default(), State::new(SHARD, true, None));
         commit(&mut state, 0..2_000, 1, Some(Bytes::from_static(b"here")));
-        tables.checkpoint(&mut state, 0);
+        checkpoint(&mut tables, &mut state, 0);
         commit(&mut state, 0..1_000, 2, None);
-        tables.checkpoint(&mut state, 1);
+        checkpoint(&mut tables, &mut state, 1);
         assert_eq!(tables.0.len(), 2_000, "still needed");
         assert!(state.remembered_deletions() >= 1_000);
         let mut checkpoints = 0;
         while tables.0.len() > 1_000 {
-            tables.checkpoint(&mut state, 2);
+            checkpoint(&mut tables, &mut state, 2);
             checkpoints += 1;
             assert!(checkpoints < 20, "{} records are left", tables.0.len());
         }
         assert!(checkpoints > 2, "a page is some of the records");
         assert!((1_000..2_000).all(|n| state.get(&tables, &key(n)).is_some()));
         for _ in 0..20 {
-            tables.checkpoint(&mut state, 2);
+            checkpoint(&mut tables, &mut state, 2);
         }
         assert_eq!(state.remembered_deletions(), 0);
         assert_eq!(tables.0.len(), 1_000);
@@ -156,9 +136,9 @@ mod tests {
         let (mut tables, mut state) = (Tables::default(), State::new(SHARD, true, None));
         commit(&mut state, 0..10, 1, Some(Bytes::from_static(b"here")));
         commit(&mut state, 0..10, 2, None);
-        tables.checkpoint(&mut state, 1);
+        checkpoint(&mut tables, &mut state, 1);
         commit(&mut state, 0..5, 3, Some(Bytes::from_static(b"again")));
-        tables.checkpoint(&mut state, 2);
+        checkpoint(&mut tables, &mut state, 2);
         let again = stored_value(&version(3), Some(&Bytes::from_static(b"again")));
         assert_eq!(tables.0, (0..5).map(|n| (key(n), again.clone())).collect());
         assert_eq!(state.get(&tables, &key(7)), None);
@@ -170,7 +150,7 @@ mod tests {
         tables.0.insert(key(1), stored_value(&version(4), None));
         tables.0.insert(key(2), stored_value(&version(6), None));
         let mut state = State::new(SHARD, true, None);
-        tables.checkpoint(&mut state, 5);
+        checkpoint(&mut tables, &mut state, 5);
         assert_eq!(tables.0.keys().collect::<Vec<_>>(), [&key(2)]);
     }
 }

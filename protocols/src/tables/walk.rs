@@ -114,35 +114,12 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::super::VERSION_BYTES;
+    use super::super::testing::Tables;
     use super::*;
     use crate::ids::{Module, Shard, ShardNo};
     use proptest::prelude::*;
 
     const SHARD: Shard = Shard { module: Module::Payment, no: ShardNo(0) };
-
-    #[derive(Default)]
-    struct Tables(BTreeMap<Bytes, Bytes>);
-
-    impl Tables {
-        fn write(&mut self, changes: Vec<Change>) {
-            for (key, value) in changes {
-                match value {
-                    Some(value) => self.0.insert(key, value),
-                    None => self.0.remove(&key),
-                };
-            }
-        }
-    }
-
-    impl Disk for Tables {
-        fn get(&self, _: Shard, key: &[u8]) -> Option<Bytes> {
-            self.0.get(key).cloned()
-        }
-        fn scan(&self, _: Shard, _: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<(Bytes, Bytes)> {
-            let behind = self.0.iter().filter(|(key, _)| after.is_none_or(|after| &key[..] > after));
-            behind.take(limit).map(|(key, value)| (key.clone(), value.clone())).collect()
-        }
-    }
 
     #[derive(Clone, Debug)]
     enum Step {

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
@@ -125,7 +125,7 @@ pub fn told(command: &mut Command) -> (Option<i32>, String) {
 pub struct Pod {
     child: Child,
     pub http: u16,
-    lines: Arc<Mutex<Vec<String>>>,
+    lines: Arc<(Mutex<Vec<String>>, Condvar)>,
     reader: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -133,12 +133,13 @@ impl Pod {
     pub fn start(mut command: Command, http: u16) -> Self {
         let mut child = command.stdout(Stdio::null()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
-        let lines = Arc::new(Mutex::new(Vec::new()));
+        let lines = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
         let reader = {
             let lines = lines.clone();
             std::thread::spawn(move || {
                 for line in stderr.lines() {
-                    lines.lock().unwrap().push(line.unwrap());
+                    lines.0.lock().unwrap().push(line.unwrap());
+                    lines.1.notify_all();
                 }
             })
         };
@@ -151,7 +152,7 @@ impl Pod {
 
     /// All that it said so far.
     pub fn lines(&self) -> Vec<String> {
-        self.lines.lock().unwrap().clone()
+        self.lines.0.lock().unwrap().clone()
     }
 
     pub fn lines_with(&self, text: &str) -> usize {
@@ -159,11 +160,10 @@ impl Pod {
     }
 
     pub fn wait_line(&self, text: &str) {
-        let started = Instant::now();
-        while self.lines_with(text) == 0 {
-            assert!(started.elapsed() < PATIENCE, "never {text:?} among {:#?}", self.lines());
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let (lines, more) = &*self.lines;
+        let missing = |lines: &mut Vec<String>| !lines.iter().any(|line| line.contains(text));
+        let (lines, waited) = more.wait_timeout_while(lines.lock().unwrap(), PATIENCE, missing).unwrap();
+        assert!(!waited.timed_out(), "never {text:?} among {lines:#?}");
     }
 
     pub fn wait_ready(&self) {

@@ -39,7 +39,7 @@ fn record_key(bucket: u64, op: OpId) -> Bytes {
     key.freeze()
 }
 
-/// The prefix of the bucket that is due to be dropped at `time`, if there is one.
+/// Whether the record under this key belongs to a bucket that is due to be dropped at `time`.
 #[must_use]
 pub fn is_expired(key: &[u8], time: ShardTime) -> bool {
     key.get(1..9)

@@ -50,7 +50,7 @@ impl Ingress {
 }
 
 impl Node {
-    /// Whether the question is a read that goes to a quorum of replicas for now; the first time, asks them.
+    /// Whether the question is a read whose replicas are still to be heard; the first time, asks them.
     pub(super) fn reads_by_quorum(&mut self, now: Time, id: AskId, shard: Shard) -> bool {
         if shard.module != Module::Stock || self.config.stock != Protocol::Quorum {
             return false;

@@ -5,7 +5,7 @@
 //! queued reserve, a newer ballot of a payment shard drops what its older ones queued, and one that can no
 //! longer be covered is answered at once when it is tried again.
 
-use crate::ids::{ShardNo, TxnId};
+use crate::ids::TxnId;
 use crate::time::{Span, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -148,20 +148,6 @@ impl<I: Clone + Ord, A: Clone> Participant<I, A> {
     pub fn drain(&mut self) -> Vec<Waiting<I, A>> {
         self.held.clear();
         self.queue.drain(..).collect()
-    }
-
-    /// The payment shards that have something queued or held here.
-    #[must_use]
-    pub fn payment_shards(&self) -> Vec<ShardNo> {
-        let mut shards: Vec<ShardNo> = self
-            .queue
-            .iter()
-            .map(|waiting| waiting.txn.shard)
-            .chain(self.held.keys().map(|txn| txn.shard))
-            .collect();
-        shards.sort_unstable();
-        shards.dedup();
-        shards
     }
 }
 

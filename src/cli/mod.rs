@@ -10,6 +10,7 @@ pub mod check;
 pub mod config;
 mod crowd;
 pub mod fail;
+mod faults;
 pub mod http;
 pub mod noop;
 pub mod parent;

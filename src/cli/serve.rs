@@ -7,7 +7,7 @@
 
 use super::config::{self, Config, Sources};
 use super::fail::{self, Exit};
-use super::{parent, print};
+use super::{faults, parent, print};
 use crate::fabric::formation::{Forming, form};
 use crate::fabric::hello::{Hello, Terms};
 use crate::fabric::identity::{Identity, IdentityError};
@@ -15,6 +15,7 @@ use crate::fabric::{self, Timing};
 use crate::runtime::Handle;
 use crate::runtime::clock::{Clock, span};
 use crate::runtime::event_loop::Recovered;
+use crate::runtime::faults::Faults;
 use crate::runtime::handle::Event;
 use crate::runtime::stores::{Stores, directories, lacks_room};
 use crate::{api, node};
@@ -84,6 +85,9 @@ pub struct ServeArgs {
     /// The process whose end is this one's end
     #[arg(long, hide = true)]
     with_parent: Option<u32>,
+    /// Be made ill as the lines on standard input say, for `kassa torture`
+    #[arg(long, hide = true)]
+    faults_from_stdin: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -113,7 +117,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<Exit> {
         .enable_all()
         .build()
         .context("the threads that serve cannot be started")?;
-    let served = runtime.block_on(serve(config));
+    let served = runtime.block_on(serve(config, args.faults_from_stdin));
     // What is still running holds nothing that needs an orderly end.
     runtime.shutdown_background();
     served.map(|()| Exit::Done)
@@ -176,14 +180,19 @@ fn raise_open_files() {
     }
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(config: Config, faults_from_stdin: bool) -> anyhow::Result<()> {
+    let peers = config.peers.keys().copied().filter(|&peer| peer != config.pod);
+    let faults = Faults::none(peers, Clock::start());
+    if faults_from_stdin {
+        faults::obey_stdin(faults.clone(), &config)?;
+    }
     let stop = stop_on_signal()?;
     let http = listen("http", config.http).await?;
     let fabric = listen("fabric", config.fabric).await?;
-    let (handle, inbox) = Handle::channel(config.count("limits.inbox_events_max"), Clock::start());
+    let (handle, inbox) = Handle::channel(config.count("limits.inbox_events_max"), faults.clock.clone());
     let clients = tokio::spawn(api::serve(http, handle.clone(), api_limits(&config), told(stop.clone())));
     let running = tokio::select! {
-        running = begin(config, handle.clone(), inbox, fabric) => Some(running?),
+        running = begin(config, handle.clone(), inbox, fabric, faults) => Some(running?),
         () = told(stop.clone()) => None,
     };
     if let Some(event_loop) = running {
@@ -207,6 +216,7 @@ async fn begin(
     handle: Handle,
     inbox: Receiver<Event>,
     listener: TcpListener,
+    faults: Faults,
 ) -> anyhow::Result<JoinHandle<()>> {
     let (config, mut pod) = tokio::task::spawn_blocking(move || Pod::open(&config).map(|pod| (config, pod)))
         .await
@@ -242,7 +252,7 @@ async fn begin(
         }
     };
     let (node_config, clock, stores) = (node_config(&config), handle.clock(), pod.stores);
-    let recovered = tokio::task::spawn_blocking(move || Recovered::read(node_config, stores, clock))
+    let recovered = tokio::task::spawn_blocking(move || Recovered::read(node_config, stores, &clock))
         .await
         .context("the pod's logs could not be read back")?
         .map_err(|error| fail::impossible(error.to_string()))?;
@@ -251,8 +261,8 @@ async fn begin(
         let handle = handle.clone();
         Box::new(move |event| handle.deliver(event))
     };
-    let links = fabric::start(listener, hello, &peers, fabric_timing(&config), deliver);
-    recovered.start(handle, inbox, links, pod.lock).context("the event loop cannot be started")
+    let links = fabric::start(listener, hello, &peers, fabric_timing(&config), faults.links, deliver);
+    recovered.start(handle, inbox, links, faults.disk, pod.lock).context("the event loop cannot be started")
 }
 
 /// A pod's directory, opened and found whole.

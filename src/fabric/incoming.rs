@@ -3,6 +3,7 @@
 //! A later link of a pod supersedes its earlier one: frames of that are not delivered any more, not
 //! even those that wait in the event loop's inbox.
 
+use super::faults::{Illness, until};
 use super::frame::{self, FRAME_BYTES_MAX};
 use super::handshake::{self, LinkError};
 use super::hello::{Hello, Reply};
@@ -20,7 +21,7 @@ use std::time::Instant;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 /// Connections that may be in the middle of the handshake at once: a cluster's pods all starting
@@ -117,6 +118,9 @@ impl Incoming {
                 return;
             }
         };
+        if timeout(within, until(&mut shared.faults.of(hello.pod), Illness::lets_talk)).await.is_err() {
+            return;
+        }
         let welcome = Reply::Welcome(shared.hello.clone());
         if hello.formed.is_none() {
             // It forms by what it hears, and dials again. An error is its to notice.
@@ -192,6 +196,7 @@ async fn read<M: DeserializeOwned>(
     mut stream: TcpStream,
     mut buffer: BytesMut,
 ) -> LinkError {
+    let mut illness = shared.faults.of(from);
     loop {
         loop {
             let payload = match frame::split(&mut buffer, FRAME_BYTES_MAX) {
@@ -210,7 +215,7 @@ async fn read<M: DeserializeOwned>(
         buffer.reserve(READ_BYTES);
         match stream.read_buf(&mut buffer).await {
             Ok(0) => return LinkError::Closed,
-            Ok(_) => {}
+            Ok(_) => until(&mut illness, |illness| !illness.cut_in).await,
             Err(error) => return error.into(),
         }
     }

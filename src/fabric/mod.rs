@@ -10,8 +10,9 @@
 //! # Layout
 //! [`frame`] is the codec, [`hello`] who speaks under which terms, [`handshake`] the first words of a
 //! connection, [`identity`] the file that makes a directory a pod, [`formation`] how a cluster begins,
-//! `outgoing` and `incoming` the two ends of a link, `quiet` keeps the log readable.
+//! `outgoing` and `incoming` the two ends of a link, [`faults`] what may be wrong with it on purpose, `quiet` keeps the log readable.
 
+pub mod faults;
 pub mod formation;
 pub mod frame;
 pub mod handshake;
@@ -24,6 +25,7 @@ mod quiet;
 #[cfg(test)]
 mod tests;
 
+use faults::Faults;
 use handshake::LinkError;
 use hello::Hello;
 use incoming::Incoming;
@@ -85,6 +87,7 @@ const OFFER_AGAIN_AFTER: Duration = Duration::from_millis(1);
 struct Shared<M> {
     hello: Hello,
     timing: Timing,
+    faults: Arc<Faults>,
     deliver: Deliver<M>,
     links: AtomicU64,
     dials: AtomicU64,
@@ -145,6 +148,7 @@ pub fn start<M>(
     hello: Hello,
     peers: &BTreeMap<PodId, String>,
     timing: Timing,
+    faults: Arc<Faults>,
     deliver: Deliver<M>,
 ) -> Links
 where
@@ -156,11 +160,11 @@ where
 
     let tasks = Arc::new(Mutex::new(JoinSet::new()));
     let (links, dials) = (AtomicU64::new(0), AtomicU64::new(1));
-    let shared = Arc::new(Shared { hello, timing, deliver, links, dials, tasks: tasks.clone() });
+    let shared = Arc::new(Shared { hello, timing, faults, deliver, links, dials, tasks: tasks.clone() });
     let peers: BTreeMap<PodId, Link> = peers
         .iter()
         .map(|(&peer, address)| {
-            let outgoing = Arc::new(Outgoing::new(peer, address.clone()));
+            let outgoing = Arc::new(Outgoing::new(peer, address.clone(), shared.faults.of(peer)));
             (peer, Link { outgoing, current: Arc::default(), up: None })
         })
         .collect();

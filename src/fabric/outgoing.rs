@@ -4,6 +4,7 @@
 //! thread. What the socket does not take at once is queued, in bytes and within a bound; a task per
 //! peer drains the queue, watches for the peer's end, and dials again.
 
+use super::faults::{Illness, until};
 use super::handshake::{self, LinkError};
 use super::hello::Hello;
 use super::quiet::Quiet;
@@ -15,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
@@ -32,6 +33,7 @@ pub struct Outgoing {
     pub peer: PodId,
     address: String,
     wire: Mutex<Wire>,
+    illness: watch::Receiver<Illness>,
     /// Something is queued.
     queued: Notify,
     /// The link is to end; `Wire::cut` says why.
@@ -55,12 +57,13 @@ struct Up {
 }
 
 impl Outgoing {
-    pub fn new(peer: PodId, address: String) -> Self {
+    pub fn new(peer: PodId, address: String, illness: watch::Receiver<Illness>) -> Self {
         let wire = Wire { up: None, backlog: BytesMut::new(), cut: None };
         Self {
             peer,
             address,
             wire: Mutex::new(wire),
+            illness,
             queued: Notify::new(),
             ended: Notify::new(),
             seen: Notify::new(),
@@ -75,7 +78,7 @@ impl Outgoing {
     pub fn send(&self, link: LinkNo, mut bytes: &[u8]) {
         let mut wire = self.lock();
         let Some(up) = wire.up.as_ref().filter(|up| up.link == link) else { return };
-        if wire.backlog.is_empty() {
+        if wire.backlog.is_empty() && !self.illness.borrow().holds_back() {
             match write_some(&up.stream, &mut bytes) {
                 Ok(()) if bytes.is_empty() => return,
                 Ok(()) => {}
@@ -123,7 +126,7 @@ impl Outgoing {
         let mut wait = timing.dial_min;
         loop {
             let hello = Hello { dial: shared.dials.fetch_add(1, Ordering::Relaxed), ..shared.hello.clone() };
-            let dialed = handshake::dial(&self.address, self.peer, &hello, timing.handshake).await;
+            let dialed = self.dial(&hello, timing.handshake).await;
             let dialed = dialed.and_then(|(stream, theirs)| {
                 // A peer that has not formed answers, and closes: it learns from this pod's hello.
                 if theirs.formed.is_some() { Ok(stream) } else { Err(LinkError::NotFormed) }
@@ -152,6 +155,13 @@ impl Outgoing {
             }
             wait = (wait * 2).min(timing.dial_max);
         }
+    }
+
+    async fn dial(&self, hello: &Hello, within: Duration) -> Result<(TcpStream, Hello), LinkError> {
+        if timeout(within, until(&mut self.illness.clone(), Illness::lets_talk)).await.is_err() {
+            return Err(LinkError::Silent(within));
+        }
+        handshake::dial(&self.address, self.peer, hello, within).await
     }
 
     /// Keeps one link until it ends; says why it did.
@@ -196,10 +206,20 @@ impl Outgoing {
 
     /// Writes what is queued as the socket takes it. Ends only with an error.
     async fn drain(&self, stream: &TcpStream, stall: Duration) -> LinkError {
+        let mut illness = self.illness.clone();
         loop {
             if self.lock().backlog.is_empty() {
                 self.queued.notified().await;
                 continue;
+            }
+            let delay = illness.borrow().delay;
+            let mut due = usize::MAX;
+            if !delay.is_zero() {
+                due = self.lock().backlog.len();
+                sleep(delay).await;
+            }
+            if timeout(stall, until(&mut illness, |illness| !illness.cut_out)).await.is_err() {
+                return LinkError::Stalled(stall);
             }
             match timeout(stall, stream.writable()).await {
                 Err(_) => return LinkError::Stalled(stall),
@@ -207,11 +227,12 @@ impl Outgoing {
                 Ok(Ok(())) => {}
             }
             let mut wire = self.lock();
-            let mut rest: &[u8] = &wire.backlog;
+            let mut rest = &wire.backlog[..due.min(wire.backlog.len())];
+            let offered = rest.len();
             if let Err(error) = write_some(stream, &mut rest) {
                 return error;
             }
-            let written = wire.backlog.len() - rest.len();
+            let written = offered - rest.len();
             wire.backlog.advance(written);
             if wire.backlog.is_empty() {
                 // Gives back what a burst had it grow to.

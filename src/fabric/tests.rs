@@ -1,5 +1,6 @@
 //! Links over real sockets: what arrives, what is lost, what is refused.
 
+use super::faults::Faults;
 use super::formation::{Forming, form};
 use super::frame::{self, FORMAT_VERSION, FRAME_BYTES_MAX, HEADER_BYTES};
 use super::hello::{Hello, Reply, Terms};
@@ -11,7 +12,8 @@ use kassa_protocols::ids::PodId;
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// When a test gives up.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -40,11 +42,16 @@ fn hello(pod: u8, boot: u64, dial: u64) -> Hello {
 /// A pod's fabric, and the inbox that it fills.
 struct Pod {
     links: Links,
+    faults: Arc<Faults>,
     events: Receiver<Event<String>>,
 }
 
 impl Pod {
     fn start(me: u8, listener: TcpListener, peer: SocketAddr, inbox: usize) -> Self {
+        Self::start_with(TIMING, me, listener, peer, inbox)
+    }
+
+    fn start_with(timing: Timing, me: u8, listener: TcpListener, peer: SocketAddr, inbox: usize) -> Self {
         listener.set_nonblocking(true).unwrap();
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
         let (sender, events) = bounded(inbox);
@@ -53,8 +60,9 @@ impl Pod {
         });
         let peers = BTreeMap::from([(PodId(1 - me), peer.to_string())]);
         let boot = u64::from(rand::random::<u32>());
-        let links = start(listener, hello(me, boot, 0), &peers, TIMING, deliver);
-        Self { links, events }
+        let faults = Arc::new(Faults::none([PodId(1 - me)]));
+        let links = start(listener, hello(me, boot, 0), &peers, timing, faults.clone(), deliver);
+        Self { links, faults, events }
     }
 
     fn next(&mut self) -> Admitted<String> {
@@ -168,6 +176,67 @@ async fn what_exceeds_the_socket_or_a_frame_arrives_whole() {
         got.extend(one.next_messages());
     }
     assert!(got == large);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_cut_waits_and_then_the_link_is_reset() {
+    let ((zero, zero_at), (one, one_at)) = (listen(), listen());
+    let impatient = Timing { stall: Duration::from_millis(300), ..TIMING };
+    let mut zero = Pod::start_with(impatient, 0, zero, one_at, 64);
+    let mut one = Pod::start(1, one, zero_at, 64);
+    zero.wait_link(true);
+    one.wait_link(true);
+    // A short cut delays.
+    assert!(zero.faults.change(PodId(1), |link| link.cut_out = true));
+    zero.say("delayed");
+    one.say("the other way is open");
+    assert_eq!(zero.next_messages(), ["the other way is open"]);
+    assert!(one.events.is_empty());
+    zero.faults.heal();
+    assert_eq!(one.next_messages(), ["delayed"]);
+    // A long one resets the link, and there is no other before it heals.
+    assert!(zero.faults.change(PodId(1), |link| link.cut_out = true));
+    zero.say("lost");
+    zero.wait_link(false);
+    assert!(zero.events.recv_timeout(TIMING.handshake * 3).is_err());
+    zero.faults.heal();
+    zero.wait_link(true);
+    zero.say("after");
+    assert_eq!(one.next_messages(), ["after"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_heard_waits() {
+    let ((zero, zero_at), (one, one_at)) = (listen(), listen());
+    let mut zero = Pod::start(0, zero, one_at, 64);
+    let mut one = Pod::start(1, one, zero_at, 64);
+    zero.wait_link(true);
+    one.wait_link(true);
+    assert!(one.faults.change(PodId(0), |link| link.cut_in = true));
+    zero.say("unheard");
+    one.say("heard");
+    assert_eq!(zero.next_messages(), ["heard"]);
+    assert!(one.events.is_empty());
+    one.faults.heal();
+    assert_eq!(one.next_messages(), ["unheard"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_link_is_late_and_in_order() {
+    const DELAY: Duration = Duration::from_millis(50);
+    let ((zero, zero_at), (one, one_at)) = (listen(), listen());
+    let mut zero = Pod::start(0, zero, one_at, 1 << 16);
+    let mut one = Pod::start(1, one, zero_at, 1 << 16);
+    zero.wait_link(true);
+    assert!(zero.faults.change(PodId(1), |link| link.delay = DELAY));
+    let began = Instant::now();
+    for i in 0..100 {
+        zero.say(&format!("{i}"));
+    }
+    for i in 0..100 {
+        assert_eq!(one.next_messages(), [format!("{i}")]);
+    }
+    assert!(began.elapsed() >= DELAY);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -341,7 +410,12 @@ async fn pods_form_one_cluster_and_a_wiped_one_does_not_join() {
                 let (listener, address) = listen();
                 listener.set_nonblocking(true).unwrap();
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                (start(listener, hello, &p0, TIMING, deliver), formed, address, events)
+                (
+                    start(listener, hello, &p0, TIMING, Arc::new(Faults::none(p0.keys().copied())), deliver),
+                    formed,
+                    address,
+                    events,
+                )
             },
             form(&listeners[1].0, f1, &p1, TIMING, |_| {}),
             form(&listeners[2].0, f2, &p2, TIMING, |_| {}),

@@ -5,6 +5,7 @@
 //! fsync is the next round.
 
 use super::clock::Clock;
+use super::faults::SlowDisk;
 use super::handle::{Event, Handle};
 use super::news::News;
 use super::persist::Writers;
@@ -52,7 +53,7 @@ impl Recovered {
     ///
     /// # Errors
     /// If a log cannot be read or does not decode. The pod must not vote then.
-    pub fn read(config: node::Config, stores: Stores, clock: Clock) -> Result<Self, RecoverError> {
+    pub fn read(config: node::Config, stores: Stores, clock: &Clock) -> Result<Self, RecoverError> {
         let me = config.me;
         let mut node = Node::new(config, &stores, clock.now());
         for module in MODULES {
@@ -67,7 +68,8 @@ impl Recovered {
     }
 
     /// Starts the loop over `inbox`, which `handle` fills, on a thread of its own. Replies are handed
-    /// to their askers on the current tokio runtime. `lock` is held until the stores are closed.
+    /// to their askers on the current tokio runtime. `disk` is how slow it is made to be; `lock` is held until the
+    /// stores are closed.
     ///
     /// # Errors
     /// If a thread cannot be started.
@@ -76,9 +78,10 @@ impl Recovered {
         handle: Handle,
         inbox: Receiver<Event>,
         links: Links,
+        disk: SlowDisk,
         lock: File,
     ) -> io::Result<JoinHandle<()>> {
-        let writers = Writers::start(self.stores.clone())?;
+        let writers = Writers::start(self.stores.clone(), disk)?;
         let (replies, batches) = mpsc::unbounded_channel();
         tokio::spawn(hand_out(batches));
         let news = News::new(self.me);

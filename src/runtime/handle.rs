@@ -133,8 +133,8 @@ impl Handle {
     }
 
     #[must_use]
-    pub const fn clock(&self) -> Clock {
-        self.clock
+    pub fn clock(&self) -> Clock {
+        self.clock.clone()
     }
 
     #[must_use]

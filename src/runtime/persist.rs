@@ -4,6 +4,7 @@
 //! thread for each store, and the event loop's own thread for the last commit of a run, so that a
 //! round that changes one store wakes nobody.
 
+use super::faults::SlowDisk;
 use super::stores::{MODULES, Stores, number};
 use crate::exit::fail_stop;
 use crate::node::Commit;
@@ -18,6 +19,7 @@ const QUEUE: usize = 1;
 /// The threads that write.
 pub struct Writers {
     stores: Stores,
+    disk: SlowDisk,
     threads: Vec<Writer>,
     done: Receiver<()>,
 }
@@ -31,15 +33,15 @@ struct Writer {
 impl Writers {
     /// # Errors
     /// If a thread cannot be started.
-    pub fn start(stores: Stores) -> io::Result<Self> {
+    pub fn start(stores: Stores, disk: SlowDisk) -> io::Result<Self> {
         let (finished, done) = bounded(MODULES.len());
         let mut threads = Vec::with_capacity(MODULES.len());
         for store in MODULES {
             let (commits, queue) = bounded::<Commit>(QUEUE);
-            let (stores, finished) = (stores.clone(), finished.clone());
+            let (stores, disk, finished) = (stores.clone(), disk.clone(), finished.clone());
             let thread = std::thread::Builder::new().name(format!("kassa-{store}")).spawn(move || {
                 for commit in queue {
-                    write(&stores, &commit);
+                    write(&stores, &disk, &commit);
                     if finished.send(()).is_err() {
                         return;
                     }
@@ -47,7 +49,7 @@ impl Writers {
             })?;
             threads.push(Writer { store, commits: Some(commits), thread: Some(thread) });
         }
-        Ok(Self { stores, threads, done })
+        Ok(Self { stores, disk, threads, done })
     }
 
     /// Returns once every commit that syncs is on the disk. Commits of one store are written in order;
@@ -72,7 +74,7 @@ impl Writers {
         let own = synced.next_back();
         let handed_over = synced.map(|commit| self.hand_over(commit)).count();
         for commit in others.iter().chain(&own) {
-            write(&self.stores, commit);
+            write(&self.stores, &self.disk, commit);
         }
         for _ in 0..handed_over {
             self.done.recv().expect("the writers live as long as this");
@@ -106,7 +108,10 @@ const fn stored_in(module: Module) -> Module {
     }
 }
 
-fn write(stores: &Stores, commit: &Commit) {
+fn write(stores: &Stores, disk: &SlowDisk, commit: &Commit) {
+    if commit.sync {
+        disk.delay();
+    }
     let batch = kassa_storage::Batch {
         log: commit.log.as_ref().map(|(position, record)| (*position, &record[..])),
         tables: commit
@@ -148,7 +153,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let stores = Stores::open(directory.path(), PodId(0), false, STALL).unwrap();
         assert!(stores.are_empty().unwrap());
-        let writers = Writers::start(stores.clone()).unwrap();
+        let writers = Writers::start(stores.clone(), SlowDisk::default()).unwrap();
         let mut checkpoint = commit(Module::Payment, 2, "payment 2", true);
         checkpoint.after_others = true;
         let cluster = (Bytes::from_static(b"key"), Some(Bytes::from_static(b"cluster")));

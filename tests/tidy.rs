@@ -46,6 +46,7 @@ const RULES: &[Rule] = &[
     Rule { folder: "src/modules", forbidden: ABOVE_MODULES },
     Rule { folder: "src/node", forbidden: PURE },
     Rule { folder: "src/node", forbidden: ABOVE_NODE },
+    Rule { folder: "src/histories", forbidden: ABOVE_MODULES },
     Rule { folder: "src/runtime", forbidden: HTTP },
     Rule { folder: "src/runtime", forbidden: &["crate::api", "crate::cli"] },
     Rule { folder: "src/fabric", forbidden: HTTP },

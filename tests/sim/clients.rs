@@ -7,9 +7,9 @@
 
 use crate::adapter::{ClientId, Input, Outcome, Request};
 use crate::scenario::Scenario;
-use crate::shop::{Record, Shop};
-use crate::workload::{Planned, Workload, fresh_key};
 use crate::world::{Event, World};
+use kassa::histories::shop::{Record, Shop};
+use kassa::histories::workload::{Planned, Workload, fresh_key};
 use kassa_protocols::time::Span;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -62,7 +62,7 @@ impl Clients {
     pub fn new(scenario: &Scenario, rng: &mut ChaCha8Rng) -> Self {
         Self {
             shop: Shop::default(),
-            workload: Workload::new(scenario, rng),
+            workload: Workload::new(&scenario.plan(), rng),
             calls: (0..scenario.clients).map(|_| None).collect(),
             waiting: HashMap::new(),
             attempts: 0,

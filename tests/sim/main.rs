@@ -6,30 +6,23 @@
 //!
 //! # Layout
 //! A [`scenario`] is drawn from the seed. The [`world`] is the queue of events in which [`pod`]s (a node,
-//! a [`disk`], a clock), the [`net`], the [`clients`] with their [`workload`], and the [`faults`] take
-//! turns. [`run`] leads it from the first start through the faults to the rest after them. The [`books`],
-//! with [`sums`], [`lines`], and the [`models`] that [`linear`] checks histories against, judge it, and
-//! [`replicas`] are compared on the way. [`adapter`] is the only part that makes a node.
+//! a [`disk`], a clock), the [`net`], the [`clients`], and the [`faults`] take turns. [`run`] leads it from
+//! the first start through the faults to the rest after them. What clients ask, and the books that judge
+//! what they were told, are those of [`kassa::histories`]; [`replicas`] are compared on the way.
+//! [`adapter`] is the only part that makes a node.
 
-#![allow(clippy::wildcard_enum_match_arm, reason = "the books look for a few of many operations and answers")]
+#![allow(clippy::wildcard_enum_match_arm, reason = "tests look for a few of many messages and answers")]
 
 mod absent;
 mod adapter;
-mod books;
 mod clients;
 mod disk;
 mod faults;
 mod held;
-mod linear;
-mod lines;
-mod models;
 mod net;
 mod pod;
 mod replicas;
 mod run;
 mod scenario;
 mod seeds;
-mod shop;
-mod sums;
-mod workload;
 mod world;

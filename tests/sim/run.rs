@@ -1,8 +1,8 @@
 //! One seed from start to end: faults and load, then mending, rest, and the books.
 
-use crate::books::{self, Report};
 use crate::scenario::Scenario;
 use crate::world::{Counts, World};
+use kassa::histories::books::{self, Report};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -67,7 +67,8 @@ pub fn lead(world: &mut World) -> Result<Ran, String> {
     }
     let report = books::check(&world.clients.shop, world.counts.faults);
     if !report.wrong.is_empty() {
-        return Err(report.wrong.join("\n  "));
+        let wrong: Vec<String> = report.wrong.iter().map(ToString::to_string).collect();
+        return Err(wrong.join("\n  "));
     }
     let settled = world.pods.iter().filter_map(|pod| pod.status()).map(|status| status.reads_settled);
     world.counts.reads_settled = settled.sum();

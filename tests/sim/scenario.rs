@@ -1,6 +1,7 @@
 //! What a seed decides once, before anything happens: the size and the character of its run.
 
 use crate::net::Delay;
+use kassa::histories::workload::Plan;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
@@ -60,6 +61,18 @@ pub struct Absence {
 }
 
 impl Scenario {
+    pub const fn plan(&self) -> Plan {
+        Plan {
+            clients: self.clients,
+            operations: self.operations,
+            users: self.users,
+            items: self.items,
+            batch: self.batch,
+            reloads: self.reloads,
+            plenty: self.plenty,
+        }
+    }
+
     pub fn of(rng: &mut ChaCha8Rng) -> Self {
         let pods = if rng.random_ratio(1, 5) { 5 } else { 3 };
         let pick = |rng: &mut ChaCha8Rng, usual, other| if rng.random_ratio(1, 6) { other } else { usual };

@@ -1,7 +1,7 @@
 //! What the harness knows of the shop: every entity it has been told of, and every request with its end.
 
-use kassa::modules::money::Money;
-use kassa::modules::request::{ItemId, Op, OrderId, Outcome, UserId};
+use crate::modules::money::Money;
+use crate::modules::request::{ItemId, Op, OrderId, Outcome, UserId};
 use kassa_protocols::ids::OpId;
 
 /// Made items cost `1, BASE, BASE², …` times a unit, so that a total tells the units of each item.

@@ -1,14 +1,13 @@
 //! What the clients learn from how a request ended.
 
 use super::{ADDS_PER_ORDER_MAX, Frozen, Visit, Workload};
-use crate::shop::{ItemInfo, OrderInfo, Shop, Target, UserInfo};
-use kassa::modules::request::{Answer, Op, OrderId, OrderView, Outcome};
-use rand::RngExt;
-use rand_chacha::ChaCha8Rng;
+use crate::histories::shop::{ItemInfo, OrderInfo, Shop, Target, UserInfo};
+use crate::modules::request::{Answer, Op, OrderId, OrderView, Outcome};
+use rand::{Rng, RngExt};
 
 impl Workload {
     /// Learns from how a request ended.
-    pub fn ended(&mut self, record: usize, shop: &mut Shop, rng: &mut ChaCha8Rng) {
+    pub fn ended(&mut self, record: usize, shop: &mut Shop, rng: &mut impl Rng) {
         let (client, target) = (shop.history[record].client, shop.history[record].target);
         self.batch_in_flight -= usize::from(target.batch);
         self.items_in_flight -= usize::from(target.batch && target.item.is_some());
@@ -49,7 +48,7 @@ impl Workload {
         record: usize,
         id: OrderId,
         shop: &mut Shop,
-        rng: &mut ChaCha8Rng,
+        rng: &mut impl Rng,
     ) {
         let user = shop.history[record].target.user.expect("an order is made for a user");
         shop.orders.push(OrderInfo {

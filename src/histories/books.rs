@@ -4,11 +4,11 @@
 //! wrong on its own. The histories are then checked for linearizability, up to and with the last reads,
 //! and the simple sums once more without any model.
 
-use crate::linear::{self, Entry, Model, Verdict};
-use crate::models::{Item, ItemModel, ItemOp, OrderNo, User, UserModel, UserOp};
-use crate::shop::{Record, Shop, Target};
-use kassa::modules::money::Money;
-use kassa::modules::request::{Answer, Op, Outcome, Refusal};
+use super::linear::{self, Entry, Model, Verdict};
+use super::models::{Item, ItemModel, ItemOp, OrderNo, User, UserModel, UserOp};
+use super::shop::{Record, Shop, Target};
+use crate::modules::money::Money;
+use crate::modules::request::{Answer, Op, Outcome, Refusal};
 
 /// After a charge, an attempt that another one overtook may hold its units that much longer: it is in
 /// doubt for two seconds at most while nothing is broken.
@@ -25,7 +25,64 @@ pub struct Report {
     /// Histories too tangled to decide.
     pub undecided: u64,
     pub sums: u64,
-    pub wrong: Vec<String>,
+    pub wrong: Vec<Wrong>,
+}
+
+/// Which book disagrees: what clients were told of stock and of payment (orders are paid, and so count there),
+/// or what the stores hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Book {
+    StockTold,
+    StockHeld,
+    PaymentTold,
+    PaymentHeld,
+}
+
+/// Something that cannot be true.
+#[derive(Clone, Debug)]
+pub struct Wrong {
+    pub book: Book,
+    /// The first line says what; more of them show from what.
+    pub text: String,
+}
+
+impl std::fmt::Display for Wrong {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Report {
+    pub fn wrong(&mut self, book: Book, text: String) {
+        self.wrong.push(Wrong { book, text });
+    }
+}
+
+/// In which book a request's answer stands.
+#[must_use]
+pub const fn told(op: &Op) -> Book {
+    match op {
+        Op::CreateItem { .. }
+        | Op::FindItem { .. }
+        | Op::AddStock { .. }
+        | Op::SubtractStock { .. }
+        | Op::LoadItems { .. } => Book::StockTold,
+        Op::CreateOrder { .. }
+        | Op::RemoveOrder { .. }
+        | Op::AddItem { .. }
+        | Op::RemoveItem { .. }
+        | Op::FindOrder { .. }
+        | Op::Checkout { .. }
+        | Op::LoadOrders { .. }
+        | Op::CreateUser
+        | Op::FindUser { .. }
+        | Op::AddFunds { .. }
+        | Op::Pay { .. }
+        | Op::PayOrder { .. }
+        | Op::CancelPayment { .. }
+        | Op::PaymentStatus { .. }
+        | Op::LoadUsers { .. } => Book::PaymentTold,
+    }
 }
 
 /// Checks a run that has come to rest. `faults` bounds how often a leader can have been deposed.
@@ -38,16 +95,17 @@ pub fn check(shop: &Shop, faults: u64) -> Report {
             Some(Outcome::Done(Answer::CheckedOut { .. })) => report.charged += 1,
             Some(Outcome::Refused(_)) => report.refused += 1,
             Some(_) => {}
-            None => report.wrong.push(format!("has no end: {}", show(record))),
+            None => report.wrong(told(&record.op), format!("has no end: {}", show(record))),
         }
         if let Err(why) = plain(shop, record) {
-            report.wrong.push(format!("{why}: {}", show(record)));
+            report.wrong(told(&record.op), format!("{why}: {}", show(record)));
         }
     }
     for user in 0..shop.users.len() {
         let history = shop.history.iter().filter_map(|record| entry(record, user_op(shop, user, record)?));
         let history: Vec<_> = history.collect();
-        judge::<UserModel>(&mut report, &format!("user {}", shop.users[user].id), User::default(), &history);
+        let what = format!("user {}", shop.users[user].id);
+        judge::<UserModel>(&mut report, Book::PaymentTold, &what, &User::default(), &history);
     }
     for item in 0..shop.items.len() {
         let history = shop.history.iter().enumerate().filter_map(|(no, record)| {
@@ -55,9 +113,10 @@ pub fn check(shop: &Shop, faults: u64) -> Report {
             entry(record, item_op(shop, item, record, slack)?)
         });
         let history: Vec<_> = history.collect();
-        judge::<ItemModel>(&mut report, &format!("item {}", shop.items[item].id), Item::default(), &history);
+        let what = format!("item {}", shop.items[item].id);
+        judge::<ItemModel>(&mut report, Book::StockTold, &what, &Item::default(), &history);
     }
-    crate::sums::check(shop, &mut report);
+    super::sums::check(shop, &mut report);
     report
 }
 
@@ -77,9 +136,12 @@ fn entry<O>(record: &Record, op: O) -> Option<Entry<O>> {
     Some(Entry { call: record.call_us, ret: Some(record.ret_us?), op })
 }
 
-fn judge<M: Model>(report: &mut Report, what: &str, initial: M::State, history: &[Entry<M::Op>]) {
+fn judge<M: Model>(report: &mut Report, book: Book, what: &str, initial: &M::State, history: &[Entry<M::Op>])
+where
+    M::Op: Clone,
+{
     report.histories += 1;
-    match linear::check::<M>(initial, history) {
+    match linear::check::<M>(initial.clone(), history) {
         Verdict::Linearizable => {}
         Verdict::Undecided => report.undecided += 1,
         Verdict::Wrong { state, stuck } => {
@@ -87,14 +149,12 @@ fn judge<M: Model>(report: &mut Report, what: &str, initial: M::State, history: 
             for &no in &stuck {
                 text.push_str(&format!("\n    {:?}", history[no]));
             }
-            let from = stuck.iter().map(|&no| history[no].call).min().unwrap_or(0);
-            text.push_str("\n  what was called before:");
-            let mut before: Vec<_> = history.iter().filter(|entry| entry.call < from).collect();
-            before.sort_by_key(|entry| entry.ret);
-            for entry in before.iter().rev().take(12).rev() {
+            let smallest = linear::smallest::<M>(initial, history);
+            text.push_str("\n  what is wrong on its own, by the time of the answer:");
+            for entry in smallest {
                 text.push_str(&format!("\n    {entry:?}"));
             }
-            report.wrong.push(text);
+            report.wrong(book, text);
         }
     }
 }
@@ -182,7 +242,7 @@ fn done(shop: &Shop, record: &Record, answer: &Answer) -> Result<(), &'static st
     if !fits {
         return Err("the answer does not fit the question");
     }
-    crate::lines::check(shop, record, answer)
+    super::lines::check(shop, record, answer)
 }
 
 /// Refusals that need no history to be seen false.

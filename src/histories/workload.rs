@@ -6,13 +6,11 @@
 
 mod learn;
 
-use crate::scenario::Scenario;
-use crate::shop::{BASE, Key, MADE_ITEMS_MAX, Shop, Target};
-use kassa::modules::money::Money;
-use kassa::modules::request::{Op, OrderId};
+use super::shop::{BASE, Key, MADE_ITEMS_MAX, Shop, Target};
+use crate::modules::money::Money;
+use crate::modules::request::{Op, OrderId};
 use kassa_protocols::ids::OpId;
-use rand::RngExt;
-use rand_chacha::ChaCha8Rng;
+use rand::{Rng, RngExt};
 use std::collections::VecDeque;
 
 /// Units of one line that a client asks for at once, and lines it adds to an order: their product
@@ -28,6 +26,22 @@ pub struct Planned {
     pub target: Target,
     /// An old key to use again.
     pub key: Option<usize>,
+}
+
+/// The size of a shop and how much is asked of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    pub clients: usize,
+    /// Operations in all, the last reads not counted.
+    pub operations: usize,
+    pub users: usize,
+    pub items: usize,
+    /// Entities of each batch; 0 for none.
+    pub batch: u64,
+    /// Batches loaded over the first ones in the middle of the run.
+    pub reloads: u32,
+    /// Users get this many items' worth of credit at a time, and items that many units.
+    pub plenty: u64,
 }
 
 enum Visit {
@@ -62,27 +76,27 @@ pub struct Workload {
 }
 
 impl Workload {
-    pub fn new(scenario: &Scenario, rng: &mut ChaCha8Rng) -> Self {
+    pub fn new(plan: &Plan, rng: &mut impl Rng) -> Self {
         let unit = ["1", "0.37", "0.000000000000000001", "7.289374982374123"][rng.random_range(0..4)];
         let mut workload = Self {
             errands: VecDeque::new(),
-            visits: (0..scenario.clients).map(|_| Visit::Nothing).collect(),
-            left: scenario.operations,
-            reloads_left: scenario.reloads,
+            visits: (0..plan.clients).map(|_| Visit::Nothing).collect(),
+            left: plan.operations,
+            reloads_left: plan.reloads,
             reload_after: 0,
             frozen: Frozen::Nothing,
             batch_in_flight: 0,
             items_in_flight: 0,
             unit: Money::parse(unit).expect("a plain decimal"),
-            plenty: scenario.plenty,
-            batch: scenario.batch,
+            plenty: plan.plenty,
+            batch: plan.batch,
         };
         workload.plan_reload();
-        for n in 0..scenario.users.max(scenario.items.min(MADE_ITEMS_MAX)) {
-            if n < scenario.users {
+        for n in 0..plan.users.max(plan.items.min(MADE_ITEMS_MAX)) {
+            if n < plan.users {
                 workload.errand(Op::CreateUser, Target::default());
             }
-            if n < scenario.items.min(MADE_ITEMS_MAX) {
+            if n < plan.items.min(MADE_ITEMS_MAX) {
                 let price = workload.price(n);
                 workload.errand(Op::CreateItem { price }, Target::default());
             }
@@ -107,7 +121,7 @@ impl Workload {
     }
 
     /// Enough for some orders and not for many.
-    fn some_credit(&self, rng: &mut ChaCha8Rng) -> Money {
+    fn some_credit(&self, rng: &mut impl Rng) -> Money {
         let item = rng.random_range(0..MADE_ITEMS_MAX);
         self.price(item).checked_mul(rng.random_range(1..=self.plenty)).expect("a small amount")
     }
@@ -127,7 +141,7 @@ impl Workload {
         client: usize,
         shop: &mut Shop,
         quiet: bool,
-        rng: &mut ChaCha8Rng,
+        rng: &mut impl Rng,
     ) -> Option<Planned> {
         let planned = self.pick(client, shop, quiet, rng)?;
         self.left = self.left.saturating_sub(1);
@@ -136,7 +150,7 @@ impl Workload {
         Some(planned)
     }
 
-    fn pick(&mut self, client: usize, shop: &mut Shop, quiet: bool, rng: &mut ChaCha8Rng) -> Option<Planned> {
+    fn pick(&mut self, client: usize, shop: &mut Shop, quiet: bool, rng: &mut impl Rng) -> Option<Planned> {
         if let Some(first) = self.errands.front()
             && (self.is_idle() || !first.op.is_load())
         {
@@ -174,7 +188,7 @@ impl Workload {
         self.frozen == Frozen::Nothing && there as u64 == self.batch
     }
 
-    fn reload(&mut self, quiet: bool, rng: &mut ChaCha8Rng) {
+    fn reload(&mut self, quiet: bool, rng: &mut impl Rng) {
         self.reloads_left -= 1;
         self.plan_reload();
         self.frozen = Frozen::Everything;
@@ -196,7 +210,7 @@ impl Workload {
         Op::LoadOrders { n, n_items: n, n_users: n, item_price: self.batch_price() }
     }
 
-    fn visit(&mut self, client: usize, shop: &mut Shop, rng: &mut ChaCha8Rng) -> Option<Planned> {
+    fn visit(&mut self, client: usize, shop: &mut Shop, rng: &mut impl Rng) -> Option<Planned> {
         match self.visits[client] {
             Visit::Nothing => None,
             Visit::Filling { order, left: 0, edited } => {
@@ -220,7 +234,7 @@ impl Workload {
         }
     }
 
-    fn at_random(&self, shop: &mut Shop, rng: &mut ChaCha8Rng) -> Option<Planned> {
+    fn at_random(&self, shop: &mut Shop, rng: &mut impl Rng) -> Option<Planned> {
         let die = rng.random_range(0..100);
         match die {
             0..16 => {
@@ -263,7 +277,7 @@ impl Workload {
         }
     }
 
-    fn order(&self, shop: &Shop, rng: &mut ChaCha8Rng) -> Option<usize> {
+    fn order(&self, shop: &Shop, rng: &mut impl Rng) -> Option<usize> {
         let live = |&order: &usize| {
             let info = &shop.orders[order];
             !(info.replaced || info.batch && self.frozen == Frozen::Everything)
@@ -278,7 +292,7 @@ impl Workload {
         }
     }
 
-    fn edit(&self, shop: &mut Shop, rng: &mut ChaCha8Rng) -> Option<Planned> {
+    fn edit(&self, shop: &mut Shop, rng: &mut impl Rng) -> Option<Planned> {
         let order = self.order(shop, rng).filter(|&order| !shop.orders[order].sealed)?;
         if rng.random_bool(0.6) {
             return add_line(order, shop, rng);
@@ -291,7 +305,7 @@ impl Workload {
         Some(planned)
     }
 
-    fn pay_order(&self, shop: &mut Shop, rng: &mut ChaCha8Rng) -> Option<Planned> {
+    fn pay_order(&self, shop: &mut Shop, rng: &mut impl Rng) -> Option<Planned> {
         let order = self.order(shop, rng)?;
         let total = shop.most_total(order);
         let offer = *shop.orders[order].offer.get_or_insert_with(|| {
@@ -301,7 +315,7 @@ impl Workload {
         about_order(shop, order, |order| Op::PayOrder { user, order, amount: offer })
     }
 
-    fn about_user(&self, shop: &Shop, rng: &mut ChaCha8Rng) -> Option<Planned> {
+    fn about_user(&self, shop: &Shop, rng: &mut impl Rng) -> Option<Planned> {
         let left_alone = |user: usize| self.frozen == Frozen::Everything && shop.users[user].batch;
         let user = some_of(rng, 0..shop.users.len(), |&user| !left_alone(user))?;
         let info = &shop.users[user];
@@ -318,7 +332,7 @@ impl Workload {
         })
     }
 
-    fn about_item(&self, shop: &Shop, rng: &mut ChaCha8Rng) -> Option<Planned> {
+    fn about_item(&self, shop: &Shop, rng: &mut impl Rng) -> Option<Planned> {
         let left_alone = |item: usize| self.frozen != Frozen::Nothing && shop.items[item].batch;
         let item = some_of(rng, 0..shop.items.len(), |&item| !left_alone(item))?;
         let info = &shop.items[item];
@@ -336,7 +350,7 @@ impl Workload {
     }
 
     /// The same key, method and path again. A batch over its subject may have taken the key away.
-    fn repeat(&self, shop: &Shop, rng: &mut ChaCha8Rng) -> Option<Planned> {
+    fn repeat(&self, shop: &Shop, rng: &mut impl Rng) -> Option<Planned> {
         let fit = |&key: &usize| {
             let key: &Key = &shop.keys[key];
             !key.busy && !key.op.is_read() && !key.op.is_load() && !key.target.batch
@@ -367,13 +381,13 @@ impl Workload {
     }
 }
 
-fn some_of(rng: &mut ChaCha8Rng, all: std::ops::Range<usize>, fit: impl Fn(&usize) -> bool) -> Option<usize> {
+fn some_of(rng: &mut impl Rng, all: std::ops::Range<usize>, fit: impl Fn(&usize) -> bool) -> Option<usize> {
     let fitting: Vec<usize> = all.filter(fit).collect();
     (!fitting.is_empty()).then(|| fitting[rng.random_range(0..fitting.len())])
 }
 
 /// A request about something that does not exist.
-fn about_nothing(rng: &mut ChaCha8Rng) -> Planned {
+fn about_nothing(rng: &mut impl Rng) -> Planned {
     let op = match rng.random_range(0..6) {
         0 => Op::FindOrder { order: "no-such-order".into() },
         1 => Op::Checkout { order: "no-such-order".into() },
@@ -391,7 +405,7 @@ fn about_order(shop: &Shop, order: usize, op: impl FnOnce(OrderId) -> Op) -> Opt
     Some(Planned { op: op(info.id.clone()), target, key: None })
 }
 
-fn add_line(order: usize, shop: &mut Shop, rng: &mut ChaCha8Rng) -> Option<Planned> {
+fn add_line(order: usize, shop: &mut Shop, rng: &mut impl Rng) -> Option<Planned> {
     let item = some_of(rng, 0..shop.items.len(), |&item| !shop.items[item].batch)?;
     let units = rng.random_range(1..=UNITS_AT_ONCE_MAX);
     let most = &mut shop.orders[order].most;
@@ -407,7 +421,7 @@ fn add_line(order: usize, shop: &mut Shop, rng: &mut ChaCha8Rng) -> Option<Plann
 }
 
 /// A key for a request that has none yet.
-pub fn fresh_key(shop: &mut Shop, rng: &mut ChaCha8Rng, planned: &Planned) -> usize {
+pub fn fresh_key(shop: &mut Shop, rng: &mut impl Rng, planned: &Planned) -> usize {
     let id = OpId(rng.random());
     shop.keys.push(Key { id, op: planned.op.clone(), target: planned.target, done: None, busy: false });
     shop.keys.len() - 1

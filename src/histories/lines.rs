@@ -1,7 +1,7 @@
 //! Orders: what may and what must be in a checkout, and how an order shows.
 
-use crate::shop::{Record, Shop};
-use kassa::modules::request::{Answer, Op, Outcome};
+use super::shop::{Record, Shop};
+use crate::modules::request::{Answer, Op, Outcome};
 
 /// Checks the lines that a checkout charged, or that a paid order shows.
 ///

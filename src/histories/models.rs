@@ -6,8 +6,8 @@
 //! that an observation is given, and never larger. So an oversold unit, a lost one and a refusal with
 //! plenty in stock are found, and a lawful reservation is no false alarm.
 
-use crate::linear::Model;
-use kassa::modules::money::Money;
+use super::linear::Model;
+use crate::modules::money::Money;
 
 /// An order by its number in the harness.
 pub type OrderNo = u32;
@@ -228,6 +228,30 @@ impl Model for UserModel {
             UserOp::Reset { credit } => Some(user.reset(credit)),
         }
     }
+
+    fn is_look(op: &UserOp) -> bool {
+        match op {
+            UserOp::Funds { .. }
+            | UserOp::Paid { .. }
+            | UserOp::OrderPaid { .. }
+            | UserOp::Cancelled { .. }
+            | UserOp::CheckedOut { .. }
+            | UserOp::Removed { .. }
+            | UserOp::Reset { .. } => false,
+            UserOp::PayTooMuch { .. }
+            | UserOp::OrderPayTooMuch { .. }
+            | UserOp::OrderPayMismatch { .. }
+            | UserOp::NothingToCancel { .. }
+            | UserOp::CheckoutTooMuch { .. }
+            | UserOp::CheckoutMismatch { .. }
+            | UserOp::CheckoutSoldOut { .. }
+            | UserOp::RemoveRefused { .. }
+            | UserOp::Gone { .. }
+            | UserOp::Status { .. }
+            | UserOp::Shown { .. }
+            | UserOp::Read { .. } => true,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -315,12 +339,23 @@ impl Model for ItemModel {
             ItemOp::Reset { stock } => Some(item.with_stock(stock)),
         }
     }
+
+    fn is_look(op: &ItemOp) -> bool {
+        match op {
+            ItemOp::Added { .. }
+            | ItemOp::Subtracted { .. }
+            | ItemOp::Sold { .. }
+            | ItemOp::Cancelled { .. }
+            | ItemOp::Reset { .. } => false,
+            ItemOp::Read { .. } | ItemOp::SoldOut { .. } => true,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::linear::{Entry, Verdict, check};
+    use crate::histories::linear::{Entry, Verdict, check};
 
     const fn eur(amount: u32) -> Money {
         Money::whole(amount)

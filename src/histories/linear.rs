@@ -20,6 +20,8 @@ pub trait Model {
     type Op: Debug;
     /// The state after `op`, or nothing if it could not have answered so.
     fn step(state: &Self::State, op: &Self::Op) -> Option<Self::State>;
+    /// Whether `op`, wherever it is possible, leaves the state as it is: a read or a refusal.
+    fn is_look(op: &Self::Op) -> bool;
 }
 
 #[derive(Clone, Debug)]
@@ -163,6 +165,41 @@ pub fn check<M: Model>(initial: M::State, history: &[Entry<M::Op>]) -> Verdict {
     Verdict::Linearizable
 }
 
+/// The part of a history that is wrong on its own: it ends with the first return that nothing explains, and
+/// of what changes nothing only that is left without which it would be right.
+///
+/// Each step down stays wrong for a reason: whoever is without a return may never have happened, and a look
+/// that is taken out of a history never spoils an order that explains it.
+pub fn smallest<M: Model>(initial: &M::State, history: &[Entry<M::Op>]) -> Vec<Entry<M::Op>>
+where
+    M::Op: Clone,
+{
+    let is_wrong = |part: &[Entry<M::Op>]| matches!(check::<M>(initial.clone(), part), Verdict::Wrong { .. });
+    let mut returns: Vec<u64> = history.iter().filter_map(|entry| entry.ret).collect();
+    returns.sort_unstable();
+    let up_to = |end: u64| -> Vec<Entry<M::Op>> {
+        history.iter().filter(|entry| entry.ret.is_some_and(|ret| ret <= end)).cloned().collect()
+    };
+    // What is called before the end and returns after it may explain more, so it is kept while the end is sought.
+    let until = |end: u64| -> Vec<Entry<M::Op>> {
+        let called = history.iter().filter(|entry| entry.call <= end).cloned();
+        called.map(|entry| Entry { ret: entry.ret.filter(|&ret| ret <= end), ..entry }).collect()
+    };
+    let first_wrong = returns.partition_point(|&end| !is_wrong(&until(end)));
+    let Some(&end) = returns.get(first_wrong) else { return history.to_vec() };
+    let mut part = up_to(end);
+    for no in (0..part.len()).rev() {
+        if M::is_look(&part[no].op) {
+            let entry = part.remove(no);
+            if !is_wrong(&part) {
+                part.insert(no, entry);
+            }
+        }
+    }
+    part.sort_by_key(|entry| (entry.ret, entry.call));
+    part
+}
+
 fn stuck<M: Model>(events: &Events, state: &M::State) -> Verdict {
     let mut stuck = Vec::new();
     let mut at = events.nodes[HEAD].next;
@@ -195,6 +232,9 @@ mod tests {
                 Write(value) => Some(value),
                 Read(value) => (value == *state).then_some(value),
             }
+        }
+        fn is_look(op: &Op) -> bool {
+            matches!(op, Read(_))
         }
     }
 
@@ -250,6 +290,23 @@ mod tests {
         ];
         let verdict = check::<Register>(0, &history);
         assert_eq!(verdict, Verdict::Wrong { state: "5".into(), stuck: vec![2] });
+    }
+
+    #[test]
+    fn keeps_of_a_wrong_history_what_makes_it_wrong() {
+        let entry = |(call, ret, op)| Entry { call, ret: Some(ret), op };
+        let history = [
+            (1, 2, Write(1)),
+            (3, 4, Read(1)),
+            (5, 6, Write(2)),
+            (5, 20, Write(7)),
+            (7, 8, Read(2)),
+            (9, 10, Read(1)),
+            (11, 12, Read(2)),
+        ];
+        let smallest = smallest::<Register>(&0, &history.map(entry));
+        let kept: Vec<_> = smallest.iter().map(|entry| (entry.call, entry.op)).collect();
+        assert!(matches!(kept[..], [(1, Write(1)), (5, Write(2)), (9, Read(1))]), "{kept:?}");
     }
 
     /// Histories that a real register made, then the same with one answer changed to what no write wrote.

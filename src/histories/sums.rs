@@ -1,9 +1,9 @@
 //! The plain sums, without any model: what came in less what went out is what is there.
 
-use crate::books::{Report, show, units_of};
-use crate::shop::{Record, Shop};
-use kassa::modules::money::Money;
-use kassa::modules::request::{Answer, Op, Outcome};
+use super::books::{Book, Report, show, told, units_of};
+use super::shop::{Record, Shop};
+use crate::modules::money::Money;
+use crate::modules::request::{Answer, Op, Outcome};
 
 pub fn check(shop: &Shop, report: &mut Report) {
     reads_agree(shop, report);
@@ -33,7 +33,8 @@ fn reads_agree(shop: &Shop, report: &mut Report) {
     for (no, read) in reads.iter().enumerate() {
         let other = reads[..no].iter().find(|other| other.op == read.op);
         if let Some(other) = other.filter(|other| other.outcome != read.outcome) {
-            report.wrong.push(format!("two last reads differ:\n    {}\n    {}", show(other), show(read)));
+            let book = if told(&read.op) == Book::StockTold { Book::StockHeld } else { Book::PaymentHeld };
+            report.wrong(book, format!("two last reads differ:\n    {}\n    {}", show(other), show(read)));
         }
     }
 }
@@ -77,7 +78,8 @@ fn credit(shop: &Shop, user: usize, report: &mut Report) {
     report.sums += 1;
     if told.is_none() || came != went {
         let id = &shop.users[user].id;
-        report.wrong.push(format!("user {id}: {came} came in; what is there and what went out is {went}"));
+        let text = format!("user {id}: {came} came in; what is there and what went out is {went}");
+        report.wrong(Book::PaymentHeld, text);
     }
 }
 
@@ -127,7 +129,8 @@ fn stock(shop: &Shop, item: usize, report: &mut Report) {
             Some((0, None)) => {}
             Some((_, None)) => {
                 let id = &shop.orders[order].id;
-                report.wrong.push(format!("order {id} is paid, and no checkout of it was answered so"));
+                let text = format!("order {id} is paid, and no checkout of it was answered so");
+                report.wrong(Book::PaymentHeld, text);
             }
             None => return,
         }
@@ -135,8 +138,7 @@ fn stock(shop: &Shop, item: usize, report: &mut Report) {
     report.sums += 1;
     if told.is_none() || came != went {
         let id = &shop.items[item].id;
-        report
-            .wrong
-            .push(format!("item {id}: {came} units came in; what is there and what went out is {went}"));
+        let text = format!("item {id}: {came} units came in; what is there and what went out is {went}");
+        report.wrong(Book::StockHeld, text);
     }
 }

@@ -193,7 +193,9 @@ impl Node {
             | Message::NotCoordinator { .. }
             | Message::Relay { .. }
             | Message::Read { .. }
-            | Message::ReadAnswer { .. } => None,
+            | Message::ReadAnswer { .. }
+            | Message::Ping { .. }
+            | Message::Pong { .. } => None,
         }
     }
 }

@@ -155,7 +155,7 @@ impl<M: Machine, T> Group<M, T> {
             }
             self.machine.rebuild(&View { state: &mut self.state, disk });
         }
-        self.drain(now, disk, out);
+        self.drain(disk, out);
         ahead
     }
 

@@ -180,7 +180,7 @@ impl<M: Machine, T> Group<M, T> {
             Replica::Paxos(replica) => replica.recovered(now, &mut self.paxos_fx),
             Replica::Quorum(replica) => replica.recovered(now, &mut self.quorum_fx),
         }
-        self.drain(now, disk, out);
+        self.drain(disk, out);
         self.machine.rebuild(&View { state: &mut self.state, disk });
     }
 
@@ -194,7 +194,7 @@ impl<M: Machine, T> Group<M, T> {
     ) {
         if let Replica::Paxos(replica) = &mut self.replica {
             replica.handle(now, from, message, &mut self.paxos_fx);
-            self.drain(now, disk, out);
+            self.drain(disk, out);
         }
     }
     pub fn handle_quorum(
@@ -207,7 +207,7 @@ impl<M: Machine, T> Group<M, T> {
     ) {
         if let Replica::Quorum(replica) = &mut self.replica {
             replica.handle(now, from, message, &mut self.quorum_fx);
-            self.drain(now, disk, out);
+            self.drain(disk, out);
         }
     }
     pub fn tick(&mut self, now: Time, disk: &dyn Disk, out: &mut Outbox) {
@@ -215,7 +215,7 @@ impl<M: Machine, T> Group<M, T> {
             Replica::Paxos(replica) => replica.tick(now, &mut self.paxos_fx),
             Replica::Quorum(replica) => replica.tick(now, &mut self.quorum_fx),
         }
-        self.drain(now, disk, out);
+        self.drain(disk, out);
     }
     #[must_use]
     pub fn next_wakeup(&self) -> Time {
@@ -229,7 +229,7 @@ impl<M: Machine, T> Group<M, T> {
             Replica::Paxos(replica) => replica.link(now, peer, up, &mut self.paxos_fx),
             Replica::Quorum(replica) => replica.link(now, peer, up, &mut self.quorum_fx),
         }
-        self.drain(now, disk, out);
+        self.drain(disk, out);
     }
 
     #[must_use]
@@ -361,7 +361,7 @@ impl<M: Machine, T> Group<M, T> {
                 }
             }
         }
-        self.drain(now, disk, out);
+        self.drain(disk, out);
     }
 
     /// Whether `poll` has something to say.
@@ -373,7 +373,7 @@ impl<M: Machine, T> Group<M, T> {
         self.outputs.pop_front()
     }
 
-    pub(super) fn drain(&mut self, now: Time, disk: &dyn Disk, out: &mut Outbox) {
+    pub(super) fn drain(&mut self, disk: &dyn Disk, out: &mut Outbox) {
         let shard = self.shard;
         let fx = std::mem::take(&mut self.paxos_fx);
         for record in fx.persist {
@@ -401,7 +401,6 @@ impl<M: Machine, T> Group<M, T> {
         for event in fx.events {
             self.quorum_event(event, disk);
         }
-        let _ = now;
     }
 
     fn paxos_event(&mut self, event: paxos::Event, disk: &dyn Disk) {

@@ -6,7 +6,7 @@ use crate::modules::request::{ItemId, OrderId, Outcome, Refusal, Request};
 use crate::modules::stock::{self, ReservedLine};
 use kassa_protocols::ids::{Ballot, Incarnation, OpId, PodId, Shard, ShardNo, TxnId};
 use kassa_protocols::tables::Change;
-use kassa_protocols::time::ShardTime;
+use kassa_protocols::time::{ShardTime, Span, Time};
 use kassa_protocols::{eventual, paxos, quorum};
 use serde::{Deserialize, Serialize};
 
@@ -110,6 +110,16 @@ pub enum Message {
     ReadAnswer {
         id: AskId,
         shown: Box<Shown>,
+    },
+    /// Any pod → any pod: say something, behind the fsync of your round; with how long the sender waited for
+    /// each pod that it asked before. `sent` is the sender's time.
+    Ping {
+        sent: Time,
+        waits: Vec<(PodId, Span)>,
+    },
+    /// Its answer.
+    Pong {
+        sent: Time,
     },
 }
 

@@ -23,6 +23,7 @@ mod log;
 mod message;
 mod orders;
 mod outbox;
+mod pace;
 mod payment;
 mod pod;
 mod questions;
@@ -92,6 +93,10 @@ pub struct Round {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     pub pod: u8,
+    /// This pod cannot keep up with the others: it leads nothing for long, and puts clients off to them.
+    pub aside: bool,
+    /// The pods that cannot, as this one sees it.
+    pub lagging: Vec<u8>,
     /// Empty once the pod can answer; else why not.
     pub not_ready: Vec<String>,
     pub peers: Vec<PeerStatus>,

@@ -9,6 +9,7 @@ use super::log::{LogError, StoreLog, unpack};
 use super::message::{Message, Record, Stamp};
 use super::orders::OrderShard;
 use super::outbox::Outbox;
+use super::pace::Pace;
 use super::payment::PaymentShard;
 use super::routes::Routes;
 use super::stock::StockShard;
@@ -36,6 +37,7 @@ pub struct Node {
     /// What was last heard of shards, and when: stamps for questions.
     pub(super) heard: BTreeMap<Shard, (Stamp, Time)>,
     pub(super) copies: Copies,
+    pub(super) pace: Pace,
     /// Shards to be checkpointed with this round, whatever the log says.
     pub(super) due: Vec<Shard>,
     pub(super) logs: BTreeMap<Module, StoreLog>,
@@ -101,6 +103,7 @@ impl Node {
             ingress: Ingress::new(config.seed),
             heard: BTreeMap::new(),
             copies: Copies::new(config.seed),
+            pace: Pace::new(me, &pods, config.timing.heartbeat, now),
             due: Vec::new(),
             logs,
             touched: BTreeSet::new(),
@@ -198,6 +201,7 @@ impl Node {
             self.routes.forget_hints_of(peer);
         }
         self.copies_lost(now, peer, up);
+        self.pace_link(peer);
         self.touch_all();
         let out = &mut self.out;
         self.cluster.group.link(now, peer, up, disk, out);
@@ -340,6 +344,8 @@ impl Node {
             Message::Copied { shard, copy, next } => self.copied(now, from, shard, copy, next, disk),
             Message::Read { shard, id, item } => self.read(from, shard, id, &item, disk),
             Message::ReadAnswer { id, shown } => self.read_answer(now, from, id, *shown),
+            Message::Ping { sent, waits } => self.pinged(now, from, sent, waits),
+            Message::Pong { sent } => self.ponged(now, from, sent),
         }
     }
 
@@ -393,6 +399,7 @@ impl Node {
 
     /// Lets time pass.
     pub fn tick(&mut self, now: Time, disk: &dyn Disk) {
+        self.tick_pace(now);
         let out = &mut self.out;
         if self.cluster.group.next_wakeup() <= now {
             self.cluster.group.tick(now, disk, out);
@@ -445,7 +452,7 @@ impl Node {
     /// When `tick` has something to do.
     #[must_use]
     pub fn next_wakeup(&self) -> Time {
-        let mut at = self.cluster.group.next_wakeup();
+        let mut at = self.cluster.group.next_wakeup().min(self.pace.next_wakeup());
         for stock in self.stock.values() {
             at = at.min(stock.group.next_wakeup()).min(stock.next_wakeup());
         }

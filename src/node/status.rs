@@ -34,9 +34,15 @@ impl Node {
             let open = if payment.group.is_leading() { payment.group.machine.unfinished().len() } else { 0 };
             shards.push(shard_status(&payment.group, open as u64));
         }
+        if self.pace.lagging().contains(&self.config.me) {
+            not_ready
+                .push("this pod cannot keep up with the others: its disk or its links are slow".to_owned());
+        }
         let peers = self.config.pods.iter().filter(|&&pod| pod != self.config.me);
         Status {
             pod: self.config.me.0,
+            aside: self.pace.lagging().contains(&self.config.me),
+            lagging: self.pace.lagging().iter().map(|pod| pod.0).collect(),
             not_ready,
             peers: peers.map(|&pod| PeerStatus { pod: pod.0, up: self.out.is_up(pod) }).collect(),
             shards,

@@ -256,6 +256,7 @@ impl EventLoop {
         self.look_at = now + LOOK_EVERY;
         let status = self.node.status();
         self.news.tell(&status);
+        self.handle.readiness().stand_aside(status.aside);
         if self.news.readiness_changed(&status) {
             self.handle.readiness().publish(status.not_ready);
         }

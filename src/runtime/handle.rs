@@ -74,7 +74,7 @@ impl Handle {
     /// begun. Dropping the future ends the wait, not what was begun. It resolves by `wait` from now
     /// on, give or take a round of the loop.
     pub fn ask(&self, request: Request, wait: Duration) -> Asked {
-        if !self.readiness.is_open() {
+        if !self.readiness.is_open() || self.readiness.is_aside() {
             return Asked(State::Ended(Some(Outcome::Unavailable)));
         }
         if self.inbox.len() >= self.clients_max {
@@ -182,12 +182,17 @@ impl Drop for Asked {
 #[derive(Debug)]
 pub struct Readiness {
     open: AtomicBool,
+    aside: AtomicBool,
     reasons: Mutex<Vec<String>>,
 }
 
 impl Default for Readiness {
     fn default() -> Self {
-        Self { open: AtomicBool::new(false), reasons: Mutex::new(vec!["the pod is starting".to_owned()]) }
+        Self {
+            open: AtomicBool::new(false),
+            aside: AtomicBool::new(false),
+            reasons: Mutex::new(vec!["the pod is starting".to_owned()]),
+        }
     }
 }
 
@@ -206,6 +211,15 @@ impl Readiness {
     /// Why the pod cannot answer; nothing if it can.
     pub fn publish(&self, reasons: Vec<String>) {
         *self.reasons.lock().unwrap_or_else(PoisonError::into_inner) = reasons;
+    }
+
+    /// Whether clients are put off to other pods, which are faster by far.
+    pub fn stand_aside(&self, aside: bool) {
+        self.aside.store(aside, Ordering::Release);
+    }
+
+    fn is_aside(&self) -> bool {
+        self.aside.load(Ordering::Acquire)
     }
 
     fn is_open(&self) -> bool {

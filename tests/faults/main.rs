@@ -9,3 +9,4 @@ mod peers;
 mod pods;
 mod reads;
 mod rot;
+mod slow;

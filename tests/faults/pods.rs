@@ -99,6 +99,13 @@ impl Plan {
         Pod::start(self.command(pod), self.http(pod))
     }
 
+    /// A pod that can be made ill while it runs.
+    pub fn start_to_be_ill(&self, pod: u16) -> Pod {
+        let mut command = self.command(pod);
+        command.arg("--faults-from-stdin").stdin(Stdio::piped());
+        Pod::start(command, self.http(pod))
+    }
+
     /// All of its pods, ready.
     pub fn start_all(&self) -> Vec<Pod> {
         let pods: Vec<Pod> = (0..self.pods).map(|pod| self.start(pod)).collect();
@@ -148,6 +155,11 @@ impl Pod {
 
     pub fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).unwrap()
+    }
+
+    /// Tells a pod that was started with `--faults-from-stdin` what is to be wrong with it.
+    pub fn make_ill(&mut self, how: &str) {
+        writeln!(self.child.stdin.as_mut().expect("its end of the pipe"), "{how}").unwrap();
     }
 
     /// All that it said so far.

@@ -15,7 +15,7 @@ const LAG_MAX: u64 = PROPOSALS_IN_FLIGHT_MAX / 2;
 
 impl Replica {
     fn preferred(&self) -> Option<&Peer> {
-        self.peers.iter().find(|peer| peer.voter && peer.id == self.config.voters[0])
+        self.peers.iter().find(|peer| peer.voter && peer.id == self.preferred)
     }
 
     /// The leader's part, with every heartbeat.
@@ -41,7 +41,7 @@ impl Replica {
             && peer.acked + LAG_MAX >= leader.last
             && peer.applied + LAG_MAX >= self.committed;
         let since = leader.preferred_ready_since.unwrap_or(now);
-        let due = ready && now.since(since) >= timing.handover;
+        let due = ready && (self.urgent || now.since(since) >= timing.handover);
         if due {
             fx.send_early.push((peer.id, Message::Offer { ballot: self.promised }));
         }
@@ -80,7 +80,7 @@ impl Replica {
     }
 
     pub(super) fn on_ready(&mut self, now: Time, from: PodId, ballot: Ballot) {
-        let preferred = from == self.config.voters[0] && ballot == self.promised;
+        let preferred = from == self.preferred && ballot == self.promised;
         if let Role::Leader(leader) = &mut self.role
             && preferred
             && leader.serving

@@ -101,6 +101,9 @@ pub struct Replica {
     voter: bool,
     /// This pod's place among the voters.
     rank: u64,
+    /// Who is to lead, and whether at once.
+    preferred: PodId,
+    urgent: bool,
 
     // Acceptor
     promised: Ballot,
@@ -199,6 +202,8 @@ impl Replica {
             majority: config.voters.len() / 2 + 1,
             voter: rank.is_some(),
             rank: rank.unwrap_or(config.voters.len()) as u64,
+            preferred: config.voters[0],
+            urgent: false,
             // Below every ballot of this epoch, above all of older ones.
             promised: durable.promised.max(Ballot { epoch: config.epoch, round: 0, pod: 0 }),
             voted: (Ballot::ZERO, 0),
@@ -332,6 +337,18 @@ impl Replica {
             let soon = now + Span(self.config.timing.stagger.0 * self.rank);
             self.stand_at = self.stand_at.min(soon);
         }
+    }
+
+    /// Another voter than the first is to lead; `urgent` if it need not have kept up for a while before. Only
+    /// ever a reason to hand over.
+    pub fn prefer(&mut self, pod: PodId, urgent: bool) {
+        if self.preferred != pod {
+            self.preferred = pod;
+            if let Role::Leader(leader) = &mut self.role {
+                leader.preferred_ready_since = None;
+            }
+        }
+        self.urgent = urgent;
     }
 
     /// The leader as far as this replica knows, to send requests to.

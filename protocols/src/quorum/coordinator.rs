@@ -299,7 +299,7 @@ impl Replica {
     /// The preferred coordinator gets the shard back once it has been well for a while.
     fn consider_handover(&mut self, now: Time) {
         let timing = self.config.timing;
-        let preferred = self.config.replicas[0];
+        let (preferred, urgent) = (self.preferred, self.urgent);
         let Role::Coordinator(coordinator) = &mut self.role else { return };
         match coordinator.stage {
             Stage::Open { since } => {
@@ -310,7 +310,7 @@ impl Replica {
                 let in_flight = self.chain.tail().len() as u64;
                 let well = peer.up
                     && now.since(peer.heard) < Span(2 * timing.heartbeat.0)
-                    && now.since(peer.steady_since.max(since)) >= timing.handover
+                    && (urgent || now.since(peer.steady_since.max(since)) >= timing.handover)
                     && peer.matched + in_flight >= self.chain.accepted().seq;
                 if well {
                     coordinator.stage = Stage::Draining { until: now + timing.election };
@@ -325,7 +325,7 @@ impl Replica {
     }
 
     fn try_hand_over(&mut self, fx: &mut Effects) {
-        let preferred = self.config.replicas[0];
+        let preferred = self.preferred;
         let Role::Coordinator(coordinator) = &mut self.role else { return };
         let Stage::Draining { until } = coordinator.stage else { return };
         let tip = self.chain.accepted();

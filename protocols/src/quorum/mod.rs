@@ -144,6 +144,9 @@ pub struct Replica {
     transfers: BTreeMap<PodId, (Version, Time)>,
     /// Replicas that were given a copy and have not caught up since, with its `seq`: what follows is kept.
     wanted: BTreeMap<PodId, u64>,
+    /// Who is to coordinate, and whether at once.
+    preferred: PodId,
+    urgent: bool,
     role: Role,
 }
 
@@ -172,6 +175,8 @@ impl Replica {
             asked: None,
             transfers: BTreeMap::new(),
             wanted: BTreeMap::new(),
+            preferred: config.replicas[0],
+            urgent: false,
             role: Role::Follower(Follower::new(now)),
             config,
         }
@@ -276,6 +281,13 @@ impl Replica {
             Role::Candidate(_) => self.link_of_candidate(peer, up, fx),
             Role::Coordinator(_) => self.link_of_coordinator(now, peer, up, fx),
         }
+    }
+
+    /// Another replica than the first is to coordinate; `urgent` if it need not have been well for a while
+    /// before. Only ever a reason to hand over.
+    pub const fn prefer(&mut self, pod: PodId, urgent: bool) {
+        self.preferred = pod;
+        self.urgent = urgent;
     }
 
     /// The pod to ask, as far as this one knows.

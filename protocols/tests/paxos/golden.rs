@@ -124,6 +124,12 @@ impl Script {
                 let id = pod(args)?;
                 cluster.start(id);
             }
+            // `pod preferred urgent=0`
+            "prefer" => {
+                let (id, preferred) = (pod(args)?, pod(args)?);
+                let urgent = value(args, "urgent", 0)? > 0;
+                cluster.pod(id).replica.as_mut().ok_or("it is down")?.prefer(preferred, urgent);
+            }
             "checkpoint" => {
                 let id = pod(args)?;
                 cluster.checkpoint(id);
@@ -192,6 +198,7 @@ scripts!(
     formation,
     failover,
     handover,
+    laggard,
     learner,
     one_way,
     reads,

@@ -109,6 +109,12 @@ impl Runner for Golden {
                 link.queue.push_back(Frame::Protocol(Message::Handover { ballot }));
                 world.deliver(ballot.pod(), pod, 1);
             }
+            // `pod preferred [urgent]`
+            "prefer" => {
+                let (pod, preferred) = (pod()?, pod()?);
+                let urgent = args.next_pos() == Some("urgent");
+                world.pod(pod).replica().prefer(preferred, urgent);
+            }
             "checkpoint" => {
                 let pod = pod()?;
                 world.checkpoint(pod, true);

@@ -3,7 +3,7 @@
 //! # Layout
 //! One file or folder a command. [`up`] runs a whole cluster on this machine, `serve` one pod of it;
 //! [`status`], [`verify`] and [`bench`] ask a running cluster over HTTP, with the lean client of
-//! [`http`]; [`check`] reads a data directory. `anyhow` is used here and in `main` alone.
+//! [`http`]; [`torture`] breaks a cluster of its own; [`check`] reads a data directory. `anyhow` is used here and in `main` alone.
 
 pub mod bench;
 pub mod check;
@@ -18,6 +18,7 @@ mod place;
 mod print;
 pub mod serve;
 pub mod status;
+pub mod torture;
 pub mod up;
 pub mod verify;
 
@@ -55,6 +56,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Measure how many checkouts are committed a second
     Bench(bench::BenchArgs),
+    /// Break a cluster of its own on purpose, under load, and check that nothing is lost or untrue
+    Torture(torture::TortureArgs),
     /// Say whether a stopped pod's data directory is whole, and what is in it
     Check(check::CheckArgs),
     /// Become another program that ends with the one that started it
@@ -88,6 +91,7 @@ pub fn run() -> anyhow::Result<Exit> {
         Some(Command::Status(args)) => status::run(&args),
         Some(Command::Verify(args)) => verify::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),
+        Some(Command::Torture(args)) => torture::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::RunWithParent(args)) => parent::run(&args).map(|()| Exit::Done),
         Some(Command::Noop(args)) => noop::run(&args).map(|()| Exit::Done),

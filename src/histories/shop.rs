@@ -9,17 +9,20 @@ pub const BASE: u64 = 64;
 /// The items that were made one by one, at most: `BASE`^5 units still fit an amount.
 pub const MADE_ITEMS_MAX: usize = 5;
 
+#[derive(Debug)]
 pub struct UserInfo {
     pub id: UserId,
     pub batch: bool,
 }
 
+#[derive(Debug)]
 pub struct ItemInfo {
     pub id: ItemId,
     pub batch: bool,
     pub price: Money,
 }
 
+#[derive(Debug)]
 pub struct OrderInfo {
     pub id: OrderId,
     /// By number; of a batch order as `find` told.
@@ -48,6 +51,7 @@ pub struct Target {
 }
 
 /// One request from its first sending to its end, whatever number of times it was sent.
+#[derive(Debug)]
 pub struct Record {
     pub client: usize,
     pub op: Op,
@@ -68,6 +72,7 @@ pub struct Record {
 }
 
 /// An idempotency key and the request it belongs to.
+#[derive(Debug)]
 pub struct Key {
     pub id: OpId,
     pub op: Op,
@@ -77,13 +82,15 @@ pub struct Key {
     pub busy: bool,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Shop {
     pub users: Vec<UserInfo>,
     pub items: Vec<ItemInfo>,
     pub orders: Vec<OrderInfo>,
     pub history: Vec<Record>,
     pub keys: Vec<Key>,
+    /// Orders of a batch stood under its ids before this shop was: a pod that was cut off may show them.
+    pub batch_before: bool,
     /// A disk is gone for good: what it alone had acknowledged, with no majority in reach, may be too.
     pub disk_lost: bool,
 }

@@ -21,6 +21,7 @@ const ADDS_PER_ORDER_MAX: u8 = 6;
 const ORDERS_IN_PLAY: usize = 6;
 
 /// The next request of a client.
+#[derive(Debug)]
 pub struct Planned {
     pub op: Op,
     pub target: Target,
@@ -44,6 +45,7 @@ pub struct Plan {
     pub plenty: u64,
 }
 
+#[derive(Debug)]
 enum Visit {
     Nothing,
     Filling { order: usize, left: u8, edited: bool },
@@ -51,7 +53,7 @@ enum Visit {
 }
 
 /// A batch is to be loaded over one that is in use: what of it is left alone until it is.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Frozen {
     Nothing,
     /// The items by name: an addition that is asked again behind the batch would count twice. Orders with
@@ -60,6 +62,7 @@ enum Frozen {
     Everything,
 }
 
+#[derive(Debug)]
 pub struct Workload {
     errands: VecDeque<Planned>,
     visits: Vec<Visit>,
@@ -363,6 +366,7 @@ impl Workload {
     /// Reads everything back, once for each time it is called.
     pub fn read_everything(&mut self, shop: &Shop) {
         self.left = 0;
+        self.errands.clear();
         // Whoever stopped in the middle of something does not go on with it now.
         self.visits.fill_with(|| Visit::Nothing);
         for user in 0..shop.users.len() {

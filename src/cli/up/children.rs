@@ -37,6 +37,8 @@ pub struct Spec {
     /// Written here; `None` where the child does it itself.
     pub pid_file: Option<PathBuf>,
     pub restart: bool,
+    /// Whether we may speak to it, on its standard input.
+    pub hears: bool,
 }
 
 /// Runs the child until it ends for good or `stop` becomes true; the status of its last end.
@@ -48,7 +50,7 @@ pub async fn keep(spec: Spec, mut stop: watch::Receiver<bool>) -> anyhow::Result
     let mut child = spawn(&spec)?;
     loop {
         let began = Instant::now();
-        let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let group = pid(&child);
         let ended = tokio::select! {
             status = child.wait() => Some(status.with_context(|| format!("cannot wait for {}", spec.name))?),
             _ = stop.wait_for(|&stop| stop) => None,
@@ -88,12 +90,21 @@ pub async fn keep(spec: Spec, mut stop: watch::Receiver<bool>) -> anyhow::Result
     }
 }
 
+/// Its process, and the group that it leads, while it runs.
+#[must_use]
+pub fn pid(child: &Child) -> Option<Pid> {
+    child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
+}
+
 /// A pod that refuses its configuration (2) or its disk (3) would do so again.
-fn is_final(status: ExitStatus) -> bool {
+#[must_use]
+pub fn is_final(status: ExitStatus) -> bool {
     matches!(status.code(), Some(2 | 3))
 }
 
-fn describe(status: ExitStatus) -> String {
+/// How it ended, for people.
+#[must_use]
+pub fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) if code == i32::from(BROKEN) => {
             format!("exit code {code}: it stopped itself, its disk or an invariant failed")
@@ -104,7 +115,11 @@ fn describe(status: ExitStatus) -> String {
     }
 }
 
-fn spawn(spec: &Spec) -> anyhow::Result<Child> {
+/// Starts it. On the main thread only: the child's end is tied to that thread's.
+///
+/// # Errors
+/// Where it cannot be started, or its log cannot be written.
+pub fn spawn(spec: &Spec) -> anyhow::Result<Child> {
     let log = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
@@ -112,7 +127,8 @@ fn spawn(spec: &Spec) -> anyhow::Result<Child> {
         .with_context(|| format!("cannot write {}", spec.log.display()))?;
     let error_log = log.try_clone().with_context(|| format!("cannot write {}", spec.log.display()))?;
     let mut command = Command::new(&spec.program);
-    command.args(&spec.arguments).stdin(Stdio::null()).stdout(log).stderr(error_log).process_group(0);
+    let stdin = if spec.hears { Stdio::piped() } else { Stdio::null() };
+    command.args(&spec.arguments).stdin(stdin).stdout(log).stderr(error_log).process_group(0);
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(is_own_variable) {
             command.env_remove(name);
@@ -130,7 +146,8 @@ fn spawn(spec: &Spec) -> anyhow::Result<Child> {
     Ok(child)
 }
 
-fn signal(group: Option<Pid>, signal: Signal) {
+/// To the child and whatever it has started.
+pub fn signal(group: Option<Pid>, signal: Signal) {
     if let Some(group) = group {
         // An error means that no process of the group is left.
         let _ = kill_process_group(group, signal);

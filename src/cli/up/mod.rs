@@ -3,7 +3,7 @@
 //! Pods are child processes, each a `kassa serve` with a configuration of its own; nginx stands in front
 //! where there is one. All files are under the data directory.
 
-mod children;
+pub mod children;
 pub mod layout;
 pub mod nginx;
 mod pods;
@@ -84,30 +84,16 @@ async fn run_cluster(args: &UpArgs) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
     let mut hang_up = signal(SignalKind::hangup()).context("cannot listen for signals")?;
 
-    let existing = if args.fresh { None } else { layout::look(&args.data).ok() };
-    let expected = args.pods.or(existing.map(|layout| layout.pods)).unwrap_or(layout::PODS_DEFAULT);
-    // What can be refused is refused before anything is emptied.
-    ports(args.http_port, expected)?;
-    let shared = pods::Shared::read(args.config.as_deref(), expected)?;
-    let nginx = find_nginx(args)?;
-    let directory = Directory::open(&args.data, args.fresh, args.pods, args.http_port)?;
+    let prepared = prepare(args).await?;
+    let Prepared { directory, http_ports, pods: specs, front } = &prepared;
     let pods = directory.layout.pods;
-    let http_ports = ports(args.http_port, pods)?;
-    let front = nginx.map(|(nginx, port)| (nginx, front(&directory, port, &http_ports)));
-    wait_for_ports(&directory, &http_ports, front.as_ref().map(|(_, front)| front.listen.port())).await?;
-
-    let this = std::env::current_exe().context("cannot find the kassa binary itself")?;
     let (stop, stopped) = watch::channel(false);
     let mut children = JoinSet::new();
-    for spec in pods::specs(&directory, &shared, &http_ports, &this, !args.no_restart)? {
-        children.spawn(children::keep(spec, stopped.clone()));
-    }
-    if let Some((nginx, front)) = &front {
-        front.write()?;
-        children.spawn(children::keep(front_spec(nginx, front, &this), stopped.clone()));
+    for spec in specs.iter().chain(front.as_ref().map(|front| &front.spec)) {
+        children.spawn(children::keep(spec.clone(), stopped.clone()));
     }
 
-    let welcome = welcome(&directory, &http_ports, front.as_ref().map(|(_, front)| front.listen.port()));
+    let welcome = welcome(directory, http_ports, front.as_ref().map(|front| front.port));
     let mut pods_left = pods;
     let mut gave_up = None;
     tokio::pin!(welcome);
@@ -142,6 +128,48 @@ async fn run_cluster(args: &UpArgs) -> anyhow::Result<()> {
         ended.context("a task of `up` failed")??;
     }
     gave_up.map_or(Ok(()), |failure| Err(failure.into()))
+}
+
+/// A cluster that is ready to be started: its files are written, and its ports are free.
+#[derive(Debug)]
+pub struct Prepared {
+    pub directory: Directory,
+    pub http_ports: Vec<u16>,
+    pub pods: Vec<children::Spec>,
+    pub front: Option<PreparedFront>,
+}
+
+/// The nginx in front of it.
+#[derive(Debug)]
+pub struct PreparedFront {
+    pub port: u16,
+    pub spec: children::Spec,
+}
+
+/// # Errors
+/// Wrong flags, a port that is taken, a directory that is not ours.
+pub async fn prepare(args: &UpArgs) -> anyhow::Result<Prepared> {
+    let existing = if args.fresh { None } else { layout::look(&args.data).ok() };
+    let expected = args.pods.or(existing.map(|layout| layout.pods)).unwrap_or(layout::PODS_DEFAULT);
+    // What can be refused is refused before anything is emptied.
+    ports(args.http_port, expected)?;
+    let shared = pods::Shared::read(args.config.as_deref(), expected)?;
+    let nginx = find_nginx(args)?;
+    let directory = Directory::open(&args.data, args.fresh, args.pods, args.http_port)?;
+    let http_ports = ports(args.http_port, directory.layout.pods)?;
+    let front = nginx.map(|(nginx, port)| (nginx, front(&directory, port, &http_ports)));
+    wait_for_ports(&directory, &http_ports, front.as_ref().map(|(_, front)| front.listen.port())).await?;
+
+    let this = std::env::current_exe().context("cannot find the kassa binary itself")?;
+    let pods = pods::specs(&directory, &shared, &http_ports, &this, !args.no_restart)?;
+    let front = match front {
+        Some((nginx, front)) => {
+            front.write()?;
+            Some(PreparedFront { port: front.listen.port(), spec: front_spec(&nginx, &front, &this) })
+        }
+        None => None,
+    };
+    Ok(Prepared { directory, http_ports, pods, front })
 }
 
 /// The nginx to use and its port. That there is none matters only if it was asked for.
@@ -222,6 +250,7 @@ fn front_spec(nginx: &Nginx, front: &Front, this: &std::path::Path) -> children:
         log: front.dir.join("error.log"),
         pid_file: None,
         restart: true,
+        hears: false,
     }
 }
 

@@ -142,6 +142,7 @@ pub fn specs(
             log: dir.join("log"),
             pid_file: Some(dir.join("pid")),
             restart,
+            hears: false,
         });
     }
     Ok(specs)

@@ -9,8 +9,10 @@ impl Workload {
     /// Learns from how a request ended.
     pub fn ended(&mut self, record: usize, shop: &mut Shop, rng: &mut impl Rng) {
         let (client, target) = (shop.history[record].client, shop.history[record].target);
-        self.batch_in_flight -= usize::from(target.batch);
-        self.items_in_flight -= usize::from(target.batch && target.item.is_some());
+        // Last reads may be asked again, or left out, by those who lead the clients.
+        self.batch_in_flight = self.batch_in_flight.saturating_sub(usize::from(target.batch));
+        let names_item = target.batch && target.item.is_some();
+        self.items_in_flight = self.items_in_flight.saturating_sub(usize::from(names_item));
         let done = match shop.history[record].outcome.clone() {
             Some(Outcome::Done(answer)) if shop.history[record].repeats.is_none() => answer,
             _ => return,
@@ -75,7 +77,8 @@ impl Workload {
             shop.orders[order].sure &= shop.history[record].calm || shop.history[record].op.is_read();
             return;
         }
-        let overwrites = shop.orders.iter().any(|order| order.id == view.order && order.replaced);
+        let overwrites =
+            shop.batch_before || shop.orders.iter().any(|order| order.id == view.order && order.replaced);
         if overwrites && !shop.history[record].connected {
             // A pod that was cut off may show what the order was before.
             let target = Target { batch: true, ..Target::default() };

@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! [`server`] accepts connections and ends them; [`wire`] bounds what a client may take of them.
-//! [`service`] answers one request: [`route`] finds the operation, [`key`] its identity; [`outcome`]
+//! [`service`] answers one request: [`door`] says when, [`route`] finds the operation, [`key`] its identity; [`outcome`]
 //! makes an answer of what the runtime says, which [`json`] or [`problem`] writes. [`malformed`]
 //! answers what is no HTTP request at all.
 //!
@@ -10,6 +10,7 @@
 //! request, and its own answers (404, 405, a bad percent-encoding, a body too large) would have to be
 //! caught and rewritten one by one; the contract's table is a `match` of a hundred lines.
 
+pub mod door;
 pub mod json;
 pub mod key;
 pub mod malformed;
@@ -46,6 +47,10 @@ pub struct Limits {
     pub connections_max: usize,
     /// Requests beyond this that wait for their outcome are shed.
     pub requests_in_flight_max: usize,
+    /// Requests that are served at a time; those beyond wait for their turn ...
+    pub served_max: usize,
+    /// ... and are shed if it has not come after this.
+    pub queue_wait: Duration,
     /// For a request's head, from its first byte to its last.
     pub head_wait: Duration,
     /// For the next request on a connection. Above nginx's 60 s for idle upstream connections, so that
@@ -60,6 +65,8 @@ impl Default for Limits {
         Self {
             connections_max: 4_096,
             requests_in_flight_max: 4_096,
+            served_max: 192,
+            queue_wait: Duration::from_millis(600),
             head_wait: Duration::from_secs(10),
             idle_wait: Duration::from_secs(75),
             drain_wait: Duration::from_secs(3),

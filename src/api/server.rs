@@ -6,6 +6,7 @@ use super::{BODY_READ_AWAY_BYTES_MAX, Limits, malformed};
 use crate::runtime::Handle;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -24,6 +25,9 @@ const CONNECTIONS_SPARE: usize = 64;
 /// hyper's buffer for a head: what the contract allows, and as much again so that most heads that are
 /// too large still get an answer that knows their key.
 const HEAD_BUFFER_BYTES: usize = 48 * 1024;
+/// What the kernel keeps of answers that a client does not read: by default that is megabytes, enough to have
+/// it served thousands of requests that it never looks at.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// For a client to finish sending and close, once it has been answered and the connection is at its
 /// end: closing earlier would reset the connection and might destroy the answer on its way.
 const LINGER: Duration = Duration::from_secs(2);
@@ -33,7 +37,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Serves the contract on `listener` until `shutdown` resolves; then lets the requests in flight end,
 /// for as long as `limits.drain_wait` allows.
 pub async fn serve(listener: TcpListener, handle: Handle, limits: Limits, shutdown: impl Future) {
-    let service = Arc::new(Service::new(handle, limits.requests_in_flight_max));
+    let service = Arc::new(Service::new(handle, &limits));
     let waits = Waits { head: limits.head_wait, idle: limits.idle_wait };
     let (stop, stopped) = watch::channel(false);
     let mut open = JoinSet::new();
@@ -86,6 +90,8 @@ async fn connection(
     // Answers are one write each; without this they could wait for an acknowledgement. An error means
     // that the connection is gone, which the first read will tell.
     let _ = stream.set_nodelay(true);
+    // The same of an error here.
+    let _ = set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES);
     let busy = Arc::new(AtomicBool::new(false));
     let wire = Wire::new(stream, waits, Arc::clone(&busy));
     let (service, busy) = (&*service, &*busy);

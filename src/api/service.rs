@@ -1,12 +1,14 @@
 //! One request from its head to its answer.
 
+use super::door::Door;
 use super::problem::{Code, Problem};
 use super::route::{Target, route};
 use super::{
-    BATCH_WAIT, BODY_BYTES_MAX, BODY_READ_AWAY_BYTES_MAX, HEADERS_BYTES_MAX, REQUEST_WAIT, URI_BYTES_MAX,
+    BATCH_WAIT, BODY_BYTES_MAX, BODY_READ_AWAY_BYTES_MAX, HEADERS_BYTES_MAX, Limits, REQUEST_WAIT,
+    URI_BYTES_MAX,
 };
 use super::{key, outcome};
-use crate::modules::request::{Op, Request};
+use crate::modules::request::{Op, Outcome, Request};
 use crate::runtime::Handle;
 use bytes::{Buf, Bytes};
 use http_body_util::{BodyExt, Full};
@@ -15,7 +17,6 @@ use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, EXPECT, HeaderValue, RETRY_
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
 use std::time::Duration;
-use tokio::sync::Semaphore;
 
 /// For a body to arrive: long enough for what is read away at 5 Mbit/s.
 const BODY_WAIT: Duration = Duration::from_secs(30);
@@ -29,13 +30,14 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 #[derive(Debug)]
 pub struct Service {
     handle: Handle,
-    in_flight: Semaphore,
+    door: Door,
 }
 
 impl Service {
     #[must_use]
-    pub fn new(handle: Handle, requests_in_flight_max: usize) -> Self {
-        Self { handle, in_flight: Semaphore::new(requests_in_flight_max) }
+    pub const fn new(handle: Handle, limits: &Limits) -> Self {
+        let door = Door::new(limits.requests_in_flight_max, limits.served_max, limits.queue_wait);
+        Self { handle, door }
     }
 
     /// Answers `request`; with `shed`, which is for connections beyond the pod's limit, only health
@@ -74,12 +76,13 @@ impl Service {
         if let Some(problem) = key_fault {
             return Err(problem);
         }
-        let permit = if shed { None } else { self.in_flight.try_acquire().ok() };
-        let _permit = permit.ok_or_else(outcome::overloaded)?;
+        if shed {
+            return Err(outcome::overloaded());
+        }
         let loaded = loaded(&op);
         let wait = if op.is_load() { BATCH_WAIT } else { REQUEST_WAIT };
         let request = Request { op, key: key::op_id(key, head) };
-        let outcome = self.handle.ask(request, wait).await;
+        let outcome = self.door.serve(|| self.handle.ask(request, wait)).await.unwrap_or(Outcome::Overloaded);
         outcome::tell(outcome, loaded, key.to_str().unwrap_or_default())
     }
 

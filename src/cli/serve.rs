@@ -429,6 +429,8 @@ fn api_limits(config: &Config) -> api::Limits {
     api::Limits {
         connections_max: config.count("limits.connections_max"),
         requests_in_flight_max: config.count("limits.requests_max"),
+        served_max: config.count("limits.served_max"),
+        queue_wait: config.duration("timing.queue_wait_ms"),
         head_wait: config.duration("timing.head_wait_ms"),
         idle_wait: config.duration("timing.idle_wait_ms"),
         drain_wait: config.duration("timing.drain_wait_ms"),

@@ -315,6 +315,23 @@ async fn a_pod_with_enough_in_flight_sheds_but_says_that_it_lives() {
 }
 
 #[tokio::test]
+async fn a_request_whose_turn_does_not_come_is_shed_and_was_never_asked() {
+    let queue_wait = Duration::from_millis(20);
+    let pod = pod(Limits { served_max: 1, queue_wait, ..Limits::default() }).await;
+    let (mut first, mut second) = (pod.client().await, pod.client().await);
+    first.send("POST /orders/checkout/o HTTP/1.1\r\n\r\n").await;
+    let (_, _, reply) = pod.asked().await;
+    let shed = second.get("/orders/find/o").await;
+    assert_eq!((shed.status, shed.header("retry-after"), shed.code()), (429, Some("1"), "overloaded".into()));
+    assert_eq!(second.get("/healthz").await.status, 200, "it waits for no turn");
+    reply.send(paid()).unwrap();
+    assert_eq!(first.reply().await.status, 200);
+    second.send("POST /orders/checkout/o HTTP/1.1\r\n\r\n").await;
+    pod.answer(paid()).await;
+    assert_eq!(second.reply().await.status, 200, "what was shed never took the place");
+}
+
+#[tokio::test]
 async fn connections_beyond_the_limit_are_put_off_but_answer_health_checks() {
     let pod = pod(Limits { connections_max: 1, ..Limits::default() }).await;
     let mut first = pod.client().await;

@@ -122,6 +122,13 @@ pub const KEYS: &[Key] = &[
     count("limits.connections_max", 4_096, (1, 1_000_000), "connections", "of clients"),
     count("limits.requests_max", 8_192, (1, 1_000_000), "requests", "held at a time; more are shed"),
     count(
+        "limits.served_max",
+        192,
+        (1, 1_000_000),
+        "requests",
+        "of clients served at a time; more wait their turn",
+    ),
+    count(
         "limits.inbox_events_max",
         32_768,
         (64, 1 << 24),
@@ -195,5 +202,6 @@ pub const KEYS: &[Key] = &[
         (10, 86_400_000),
         "for the next request on a connection; longer than the proxy keeps an idle one",
     ),
+    ms("timing.queue_wait_ms", 600, (0, 9_000), "for a request's turn to be served, after which it is shed"),
     ms("timing.drain_wait_ms", 3_000, (0, 4_500), "for the requests in flight when the pod is told to stop"),
 ];

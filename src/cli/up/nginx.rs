@@ -91,7 +91,7 @@ impl Front {
         ));
         line(self.doubt());
         line(self.upstream());
-        line(format!("    server {{\n        listen {};", self.listen));
+        line(format!("    server {{\n        listen {} sndbuf=64k;", self.listen));
         line(SERVER.into());
         for path in ["/orders/batch_init/", "/stock/batch_init/", "/payment/batch_init/"] {
             line(proxy(&format!("location {path}"), LOAD_ATTEMPT_SECONDS, LOAD_REQUEST_SECONDS));
@@ -181,6 +181,8 @@ const HTTP: &str = r#"    access_log off;
     keepalive_timeout 75s;
     client_header_timeout 15s;
     client_body_timeout 15s;
+    send_timeout 15s;
+    reset_timedout_connection on;
     lingering_time 60s;
     lingering_timeout 10s;
     client_header_buffer_size 2k;

@@ -8,6 +8,7 @@ pub mod api;
 pub mod cli;
 pub mod exit;
 pub mod fabric;
+pub mod failpoint;
 pub mod histories;
 pub mod modules;
 pub mod node;

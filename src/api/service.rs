@@ -8,6 +8,7 @@ use super::{
     URI_BYTES_MAX,
 };
 use super::{key, outcome};
+use crate::failpoint;
 use crate::modules::request::{Op, Outcome, Request};
 use crate::runtime::Handle;
 use bytes::{Buf, Bytes};
@@ -83,6 +84,7 @@ impl Service {
         let wait = if op.is_load() { BATCH_WAIT } else { REQUEST_WAIT };
         let request = Request { op, key: key::op_id(key, head) };
         let outcome = self.door.serve(|| self.handle.ask(request, wait)).await.unwrap_or(Outcome::Overloaded);
+        failpoint::hit("answer.before");
         outcome::tell(outcome, loaded, key.to_str().unwrap_or_default())
     }
 

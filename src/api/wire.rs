@@ -9,6 +9,7 @@
 //! as a client may well be idle for long, but not slow in the middle of a head; and the timer is armed
 //! once and pushed on lazily instead of made anew for each request.
 
+use crate::failpoint;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use std::future::Future;
@@ -131,6 +132,7 @@ impl Write for Wire {
         };
         match Pin::new(&mut this.stream).poll_write(context, own) {
             Poll::Ready(result) => {
+                failpoint::hit("answer.after");
                 // The head that was read is answered: what comes next is the wait for another. It
                 // begins here, since hyper does not read again before there is something to read.
                 this.in_head = false;

@@ -12,6 +12,7 @@ use crate::fabric::formation::{Forming, form};
 use crate::fabric::hello::{Hello, Terms};
 use crate::fabric::identity::{Identity, IdentityError};
 use crate::fabric::{self, Timing};
+use crate::failpoint;
 use crate::runtime::Handle;
 use crate::runtime::clock::{Clock, span};
 use crate::runtime::event_loop::Recovered;
@@ -107,6 +108,9 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<Exit> {
     }
     if let Some(parent) = args.with_parent {
         parent::die_with(parent, Signal::KILL)?;
+    }
+    if let Some(site) = failpoint::unknown() {
+        return Err(fail::usage(format!("KASSA_FAILPOINT={site}: no such site")).into());
     }
     let config = read_config(args)?;
     start_log(args.log_format)?;
@@ -221,6 +225,7 @@ async fn begin(
     let (config, mut pod) = tokio::task::spawn_blocking(move || Pod::open(&config).map(|pod| (config, pod)))
         .await
         .context("the pod's directory could not be opened")??;
+    failpoint::hit("start.opened");
     let terms = terms(&config);
     let peers: BTreeMap<PodId, String> =
         config.peers.iter().filter(|(peer, _)| **peer != config.pod).map(|(k, v)| (*k, v.clone())).collect();
@@ -248,6 +253,7 @@ async fn begin(
             pod.identity.formed = Some(formed.clone());
             pod.identity.persist(&config.data).map_err(identity_failure)?;
             info!(cluster = %formed.cluster, "the cluster has formed");
+            failpoint::hit("start.formed");
             formed
         }
     };
@@ -256,6 +262,7 @@ async fn begin(
         .await
         .context("the pod's logs could not be read back")?
         .map_err(|error| fail::impossible(error.to_string()))?;
+    failpoint::hit("start.recovered");
     let hello = Hello { formed: Some(formed), ..hello };
     let deliver = {
         let handle = handle.clone();

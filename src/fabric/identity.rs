@@ -6,6 +6,7 @@
 //! and the refusals here.
 
 use super::hello::{Refusal, Terms};
+use crate::failpoint;
 use kassa_protocols::ids::PodId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -156,12 +157,17 @@ impl Identity {
     pub fn persist(&self, directory: &Path) -> Result<(), IdentityError> {
         let path = directory.join(FILE);
         let write = || -> io::Result<()> {
+            failpoint::hit("identity.before");
             let temporary = directory.join(FILE_TEMPORARY);
             let mut file = File::create(&temporary)?;
             file.write_all(self.render().as_bytes())?;
             file.sync_all()?;
+            failpoint::hit("identity.written");
             std::fs::rename(&temporary, &path)?;
-            File::open(directory)?.sync_all()
+            failpoint::hit("identity.renamed");
+            File::open(directory)?.sync_all()?;
+            failpoint::hit("identity.after");
+            Ok(())
         };
         write().map_err(|source| IdentityError::Io { path: path.clone(), source })
     }

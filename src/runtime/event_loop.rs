@@ -11,6 +11,7 @@ use super::news::News;
 use super::persist::Writers;
 use super::stores::{MODULES, Stores};
 use crate::fabric::{Admitted, Links};
+use crate::failpoint::{self, hit};
 use crate::modules::request::Outcome;
 use crate::node::{self, ClientId, Input, Message, Node, Round};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -200,7 +201,12 @@ impl EventLoop {
                 }
                 Event::Fabric(event) => match self.links.admit(event) {
                     Some(Admitted::Frame { from, messages }) => Input::Frame { from, messages },
-                    Some(Admitted::Link { peer, up }) => Input::Link { peer, up },
+                    Some(Admitted::Link { peer, up }) => {
+                        if up {
+                            hit("link.up");
+                        }
+                        Input::Link { peer, up }
+                    }
                     None => continue,
                 },
                 Event::Status { reply } => {
@@ -221,18 +227,37 @@ impl EventLoop {
     /// durable. Everything else leaves when the round's commits are on the disk.
     fn carry_out(&mut self, round: Round) {
         let Round { early, commits, late, replies } = round;
-        self.send(early);
+        let (leaves_early, leaves_late) = (self.leaves(&early), self.leaves(&late));
+        hit_if(leaves_early, "early.before");
+        self.send(early, "early.between");
+        hit_if(leaves_early, "early.after");
+        let answers = !replies.is_empty();
+        hit_if(answers, "replies.before");
         self.reply(replies);
+        hit_if(answers, "replies.after");
+        let copied = failpoint::ENABLED && late.iter().flat_map(|(_, messages)| messages).any(ends_a_part);
+        hit_if(copied, "copy.before-switch");
         self.writers.persist(commits);
-        self.send(late);
+        hit_if(copied, "copy.after-switch");
+        hit_if(leaves_late, "late.before");
+        self.send(late, "late.between");
+        hit_if(leaves_late, "late.after");
     }
 
-    fn send(&mut self, frames: Vec<(PodId, Vec<Message>)>) {
+    /// Whether any of these frames are for others.
+    fn leaves(&self, frames: &[(PodId, Vec<Message>)]) -> bool {
+        failpoint::ENABLED && frames.iter().any(|(to, _)| *to != self.me)
+    }
+
+    fn send(&mut self, frames: Vec<(PodId, Vec<Message>)>, between: &str) {
+        let mut sent = false;
         for (to, messages) in frames {
             if to == self.me {
                 self.own_frames.push_back(messages);
             } else {
+                hit_if(sent, between);
                 self.links.send(to, &messages);
+                sent = true;
             }
         }
     }
@@ -261,4 +286,15 @@ impl EventLoop {
             self.handle.readiness().publish(status.not_ready);
         }
     }
+}
+
+fn hit_if(holds: bool, site: &str) {
+    if holds {
+        hit(site);
+    }
+}
+
+/// Whether a message says that a part of a copy was taken; the last one switches it in.
+const fn ends_a_part(message: &Message) -> bool {
+    matches!(message, Message::Copied { next: Some(_), .. })
 }

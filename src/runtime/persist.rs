@@ -7,6 +7,7 @@
 use super::faults::SlowDisk;
 use super::stores::{MODULES, Stores, number};
 use crate::exit::fail_stop;
+use crate::failpoint::{hit, hit_in};
 use crate::node::Commit;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use kassa_protocols::ids::Module;
@@ -58,8 +59,12 @@ impl Writers {
         let mut run = Vec::with_capacity(MODULES.len());
         for commit in commits {
             let store = stored_in(commit.store);
-            if commit.after_others || run.iter().any(|earlier: &Commit| stored_in(earlier.store) == store) {
+            let depends = commit.after_others;
+            if depends || run.iter().any(|earlier: &Commit| stored_in(earlier.store) == store) {
                 self.write_side_by_side(std::mem::take(&mut run));
+            }
+            if depends {
+                hit("order.durable-payment-not");
             }
             run.push(commit);
         }
@@ -121,8 +126,30 @@ fn write(stores: &Stores, disk: &SlowDisk, commit: &Commit) {
         cut_below: commit.cut_below,
         sync: commit.sync,
     };
+    before(commit);
     if let Err(error) = stores.of(commit.store).commit(batch) {
         fail_stop(&format!("{}: {error}", commit.store));
+    }
+    after(commit);
+}
+
+fn before(commit: &Commit) {
+    hit_in(commit.store, "before-commit");
+    if !commit.tables.is_empty() {
+        hit_in(commit.store, "before-checkpoint");
+    }
+    if commit.cut_below.is_some() {
+        hit_in(commit.store, "before-cut");
+    }
+}
+
+fn after(commit: &Commit) {
+    hit_in(commit.store, "after-commit");
+    if !commit.tables.is_empty() {
+        hit_in(commit.store, "after-checkpoint");
+    }
+    if commit.cut_below.is_some() {
+        hit_in(commit.store, "after-cut");
     }
 }
 

@@ -22,11 +22,13 @@
 //!
 //! `store` opens and reads, `commit` is the one place that writes, `watchdog` reports commits that
 //! hang, `record` is the form of records, `marker` the store's own small file, `preflight` the reading
-//! of journals, manifests and table files before fjall is let near them, `check` what `kassa check` says.
+//! of journals, manifests and table files before fjall is let near them, `check` what `kassa check` says;
+//! [`failpoint`] crashes the process where a test wants it to.
 
 mod check;
 mod commit;
 mod error;
+pub mod failpoint;
 mod marker;
 mod preflight;
 mod record;

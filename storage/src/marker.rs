@@ -5,6 +5,7 @@
 //! journal is missing, or that its end is.
 
 use crate::error::{Damage, OpenError};
+use crate::failpoint;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
@@ -54,12 +55,17 @@ impl Marker {
 
     /// Replaces the marker of `dir`, durably.
     pub fn write(self, dir: &Path) -> io::Result<()> {
+        failpoint::hit("marker.before");
         let temporary = dir.join(TEMPORARY);
         let mut file = File::create(&temporary)?;
         file.write_all(self.line().as_bytes())?;
         file.sync_all()?;
+        failpoint::hit("marker.written");
         fs::rename(&temporary, dir.join(FILE))?;
-        File::open(dir)?.sync_all()
+        failpoint::hit("marker.renamed");
+        File::open(dir)?.sync_all()?;
+        failpoint::hit("marker.after");
+        Ok(())
     }
 
     fn line(self) -> String {

@@ -2,6 +2,7 @@
 
 use crate::check::Report;
 use crate::error::{Damage, OpenError, ReadError};
+use crate::failpoint;
 use crate::marker::{self, Marker};
 use crate::preflight::{self, Inventory};
 use crate::record::{
@@ -114,6 +115,9 @@ impl Store {
         };
         let database = |source| OpenError::Database { dir: dir.to_owned(), source };
         let (db, log, tables) = open_database(dir, &options).map_err(database)?;
+        if marker == Marker::default() {
+            failpoint::hit("store.made");
+        }
         let (header, positions) = read_newest(&log, &tables, marker, &inventory)
             .map_err(|source| OpenError::Read { dir: dir.to_owned(), source })?;
 
@@ -188,6 +192,7 @@ impl Drop for Store {
         if state.failed {
             return;
         }
+        failpoint::hit("close.before");
         match self.db.persist(PersistMode::SyncAll) {
             Ok(()) => self.watched.synced.store(state.commit, Ordering::Release),
             Err(error) => {
@@ -198,6 +203,7 @@ impl Drop for Store {
         if let Err(error) = self.watched.update_marker(true) {
             tracing::warn!("the store's marker was not written on closing: {error}");
         }
+        failpoint::hit("close.after");
     }
 }
 

@@ -4,6 +4,7 @@
 //! flush has failed for good. Nothing inside the process could tell such a wait from a slow disk but
 //! its length.
 
+use crate::failpoint;
 use crate::marker::{Marker, newest_journal};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -69,10 +70,17 @@ impl Watched {
     pub fn update_marker(&self, closing: bool) -> io::Result<()> {
         let mut marker = self.marker.lock().unwrap_or_else(PoisonError::into_inner);
         let journal = newest_journal(&self.dir)?.unwrap_or(0).max(marker.journal);
-        if closing || journal > marker.journal {
+        let is_new = journal > marker.journal;
+        if is_new {
+            failpoint::hit("journal.before-noted");
+        }
+        if closing || is_new {
             let next = Marker { journal, commit: self.synced.load(Ordering::Acquire) };
             next.write(&self.dir)?;
             *marker = next;
+        }
+        if is_new {
+            failpoint::hit("journal.after-noted");
         }
         Ok(())
     }

@@ -188,16 +188,16 @@ impl Pod {
         self.child.wait().unwrap();
     }
 
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// The exit code once it has ended, and everything it said.
     pub fn wait(&mut self) -> (Option<i32>, Vec<String>) {
-        let mut ended = None;
-        eventually("it ends", || {
-            ended = self.child.try_wait().unwrap();
-            ended.is_some()
-        });
+        eventually("it ends", || self.has_ended());
         // Ends with the pipe.
         self.reader.take().unwrap().join().unwrap();
-        (ended.unwrap().code(), self.lines())
+        (self.child.wait().unwrap().code(), self.lines())
     }
 
     pub fn terminate(mut self) -> (Option<i32>, Vec<String>) {

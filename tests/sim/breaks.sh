@@ -18,7 +18,7 @@ if ! diff <(cut -d' ' -f1 "$logs/table" | sort -u) "$logs/placed"; then
   exit 1
 fi
 
-cargo test -p kassa -p kassa-protocols --features breaks --lib \
+cargo test -p kassa -p kassa-protocols --features breaks,failpoints --lib \
   --test sim --test commit --test eventual --test paxos --test quorum --no-run 2>&1 | tee "$logs/build"
 program() { sed -n "s|.*Executable $1 (\(.*\))|\1|p" "$logs/build" | head -1; }
 declare -A programs=(

@@ -151,6 +151,15 @@ impl Books {
         report
     }
 
+    /// Whether nothing disagrees but that there are fewer units of some items than there should be.
+    #[must_use]
+    pub fn may_be_set_aside(&self, seen: &Seen) -> bool {
+        let report = self.judge(seen);
+        let due = self.items.iter().zip(self.sold()).map(|(item, sold)| item.stock.checked_sub(sold));
+        let fewer = due.zip(&seen.stock).all(|(due, held)| due.is_some_and(|due| *held <= due));
+        fewer && !report.stock_held.is_empty() && report.all().count() == report.stock_held.len()
+    }
+
     /// A refusal must have been true. Stock and credit only fall here, so what could still be had at the
     /// end could be had at any moment before.
     fn judge_verdict(
@@ -250,6 +259,19 @@ mod tests {
             let report = books.judge(&seen);
             assert_eq!(counts(&report), expected, "fault {number}: {report:?}");
         }
+    }
+
+    #[test]
+    fn only_units_that_are_missing_may_be_set_aside() {
+        let (books, mut seen) = sound();
+        assert!(!books.may_be_set_aside(&seen));
+        seen.stock[0] = 0;
+        assert!(books.may_be_set_aside(&seen));
+        seen.stock[0] = 2;
+        assert!(!books.may_be_set_aside(&seen), "too many");
+        seen.stock[0] = 0;
+        seen.paid[1] = true;
+        assert!(!books.may_be_set_aside(&seen), "and something else");
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod journal;
 mod tree;
 
 use crate::error::{Damage, OpenError};
+use crate::failpoint;
 use crate::marker::{Marker, journal_number};
 use crate::record::{LOG_ID, META_ID, TABLES_ID};
 use file::Window;
@@ -171,6 +172,9 @@ fn cut(path: &Path, whole: u64, torn: &TornTail) -> Result<(), OpenError> {
         torn.bytes,
         whole
     );
+    failpoint::hit("tail.before-cut");
     let file = OpenOptions::new().write(true).open(path).map_err(OpenError::io(path))?;
-    file.set_len(whole).and_then(|()| file.sync_all()).map_err(OpenError::io(path))
+    file.set_len(whole).and_then(|()| file.sync_all()).map_err(OpenError::io(path))?;
+    failpoint::hit("tail.after-cut");
+    Ok(())
 }

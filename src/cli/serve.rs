@@ -328,9 +328,10 @@ fn identity_failure(error: IdentityError) -> fail::Failure {
     match error {
         IdentityError::Fixed { .. } | IdentityError::OtherPod { .. } => fail::usage(message),
         IdentityError::Io { source, .. } => fail::disk(message, lacks_room(&source)),
-        IdentityError::Corrupt { .. } | IdentityError::Missing { .. } | IdentityError::DataMissing { .. } => {
-            fail::impossible(message)
-        }
+        IdentityError::Corrupt { .. }
+        | IdentityError::Version { .. }
+        | IdentityError::Missing { .. }
+        | IdentityError::DataMissing { .. } => fail::impossible(message),
     }
 }
 

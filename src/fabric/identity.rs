@@ -50,6 +50,11 @@ pub enum IdentityError {
         "{}: {reason}; this disk must not vote from a guess: refill the pod in a new directory", path.display()
     )]
     Corrupt { path: PathBuf, reason: String },
+    #[error(
+        "{} is of version {theirs}, and this kassa knows {VERSION}: start the pod with the kassa that wrote it",
+        path.display()
+    )]
+    Version { path: PathBuf, theirs: u16 },
     #[error("{} belongs to {theirs}, not to {ours}: mend `pod` or `data`", path.display())]
     OtherPod { path: PathBuf, theirs: PodId, ours: PodId },
     #[error("{}: a setting cannot change once a cluster has formed: {refusal} (there: on disk)", path.display())]
@@ -140,7 +145,8 @@ impl Identity {
         };
         match Self::parse(&text) {
             Ok(identity) => Ok(Some(identity)),
-            Err(reason) => Err(IdentityError::Corrupt { path, reason }),
+            Err(Unreadable::Version(theirs)) => Err(IdentityError::Version { path, theirs }),
+            Err(Unreadable::Corrupt(reason)) => Err(IdentityError::Corrupt { path, reason }),
         }
     }
 
@@ -190,15 +196,22 @@ impl Identity {
         text + &format!("{CHECKSUM}{sum:016x}\"\n")
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
-        let (body, sum) = text.rsplit_once(CHECKSUM).ok_or("it has no checksum line")?;
+    fn parse(text: &str) -> Result<Self, Unreadable> {
+        let corrupt = |reason: &str| Unreadable::Corrupt(reason.to_owned());
+        let (body, sum) = text.rsplit_once(CHECKSUM).ok_or_else(|| corrupt("it has no checksum line"))?;
         if sum.strip_suffix("\"\n") != Some(&format!("{:016x}", xxh3_64(body.as_bytes()))) {
-            return Err("it fails its checksum".to_owned());
+            return Err(corrupt("it fails its checksum"));
         }
+        // First of all: what else a later version writes is not known here.
+        let Versioned { version } = toml::from_str(body).map_err(|error| corrupt(error.message()))?;
+        if version != VERSION {
+            return Err(Unreadable::Version(version));
+        }
+        Self::parse_known(body).map_err(Unreadable::Corrupt)
+    }
+
+    fn parse_known(body: &str) -> Result<Self, String> {
         let file: Lines = toml::from_str(body).map_err(|error| error.message().to_owned())?;
-        if file.version != VERSION {
-            return Err(format!("its version is {}, this kassa knows {VERSION}", file.version));
-        }
         let formed = match (file.cluster, file.disks) {
             (None, None) => None,
             (Some(cluster), Some(disks)) => {
@@ -227,10 +240,22 @@ const FILE_TEMPORARY: &str = "identity.new";
 const VERSION: u16 = 1;
 const CHECKSUM: &str = "checksum = \"";
 
+/// Why a file's text is no identity.
+enum Unreadable {
+    Version(u16),
+    Corrupt(String),
+}
+
+#[derive(Deserialize)]
+struct Versioned {
+    version: u16,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Lines {
-    version: u16,
+    #[serde(rename = "version")]
+    _version: u16,
     pod: u8,
     disk: String,
     fixed: BTreeMap<String, String>,

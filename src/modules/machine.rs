@@ -77,9 +77,10 @@ pub fn encode_as<T: Serialize + ?Sized>(version: u8, record: &T) -> Bytes {
 #[must_use]
 pub fn decode<T: DeserializeOwned>(stored: &[u8]) -> T {
     let (version, body) = stored.split_first().expect("a stored record is not empty");
-    assert_eq!(
-        *version, RECORD_VERSION,
-        "a record of another format version passed the store's format check"
+    assert!(
+        *version == RECORD_VERSION,
+        "a record has format version {version}, and this kassa knows {RECORD_VERSION}: start the pod with the kassa \
+         that wrote it"
     );
     postcard::from_bytes(body).expect("a record that passed its checksum decodes")
 }

@@ -61,10 +61,13 @@ pub fn pack(records: &[(Shard, Record)]) -> Bytes {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogError {
     #[error(
-        "log record {position} of the {store} store has format version {found}; this kassa knows {LOG_VERSION}"
+        "log record {position} of the {store} store has format version {found}, and this kassa knows {LOG_VERSION}: \
+         start the pod with the kassa that wrote it"
     )]
     Version { store: Module, position: u64, found: u8 },
-    #[error("log record {position} of the {store} store does not decode")]
+    #[error(
+        "log record {position} of the {store} store does not decode: refill this pod under a new disk id"
+    )]
     Undecodable { store: Module, position: u64 },
 }
 

@@ -38,7 +38,7 @@ const REST_MIN: Span = Span(200);
 pub enum RecoverError {
     #[error("{0}")]
     Read(#[from] ReadError),
-    #[error("{0}: refill this pod under a new disk id")]
+    #[error("{0}")]
     Log(String),
 }
 

@@ -10,3 +10,4 @@ mod pods;
 mod reads;
 mod rot;
 mod slow;
+mod versions;

@@ -18,24 +18,24 @@ const TRIES: u64 = 40;
 const GROWTH_KIB_MAX: u64 = 64 << 10;
 
 /// A connection driven by hand.
-struct Raw(TcpStream);
+pub struct Raw(TcpStream);
 
 impl Raw {
-    fn connect(port: u16) -> Self {
+    pub fn connect(port: u16) -> Self {
         Self::of(TcpStream::connect(("127.0.0.1", port)).unwrap())
     }
 
-    fn of(stream: TcpStream) -> Self {
+    pub fn of(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self(stream)
     }
 
     /// Writes what the other side takes; it may have closed already.
-    fn say(&mut self, bytes: &[u8]) {
+    pub fn say(&mut self, bytes: &[u8]) {
         let _ = self.0.write_all(bytes);
     }
 
-    fn frame<T: serde::de::DeserializeOwned>(&mut self) -> Option<T> {
+    pub fn frame<T: serde::de::DeserializeOwned>(&mut self) -> Option<T> {
         let mut buffer = BytesMut::new();
         loop {
             if let Some(payload) = frame::split(&mut buffer, FRAME_BYTES_MAX).unwrap() {
@@ -56,7 +56,7 @@ impl Raw {
     }
 }
 
-fn framed<T: serde::Serialize>(value: &T) -> Vec<u8> {
+pub fn framed<T: serde::Serialize>(value: &T) -> Vec<u8> {
     let mut bytes = Vec::new();
     frame::encode(value, &mut bytes).unwrap();
     bytes

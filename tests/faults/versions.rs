@@ -17,11 +17,12 @@ use crate::pods::{Plan, field, good, kassa, scratch, told};
 const LATER: u8 = 200;
 
 /// Commits something to a store of a pod that has ended.
-fn commit(store: &Path, log: Option<&[u8]>, tables: &[(u16, &[u8], Option<&[u8]>)]) {
+fn commit(store: &Path, log: Option<&[u8]>, table: Option<(u16, &[u8], &[u8])>) {
     let store = Store::open(store, Options { must_exist: true, ..Options::default() }).unwrap();
     let last = store.log().last().unwrap().unwrap().0;
     let log = log.map(|record| (last + 1, record));
-    store.commit(Batch { log, tables: tables.iter().copied(), cut_below: None, sync: true }).unwrap();
+    let tables = table.map(|(shard, key, value)| (shard, key, Some(value)));
+    store.commit(Batch { log, tables, cut_below: None, sync: true }).unwrap();
 }
 
 /// As the pod wrote it, but of a later version, and with a line of its own.
@@ -71,14 +72,14 @@ fn what_a_later_kassa_wrote_is_refused_in_one_line() {
         ),
         (
             "log record",
-            |data, record| commit(&data.join("payment"), Some(record), &[]),
+            |data, record| commit(&data.join("payment"), Some(record), None),
             "of the payment store has format version 200",
             3,
             0,
         ),
         (
             "table record",
-            |data, record| commit(&data.join("stock"), None, &[(7, b"!", Some(record))]),
+            |data, record| commit(&data.join("stock"), None, Some((7, b"!", record))),
             "a record has format version 200",
             70,
             0,

@@ -85,8 +85,16 @@ pub const fn told(op: &Op) -> Book {
     }
 }
 
-/// Checks a run that has come to rest. `faults` bounds how often a leader can have been deposed.
+/// Checks a run that has come to rest and was read back. `faults` bounds how often a leader can have been
+/// deposed.
 pub fn check(shop: &Shop, faults: u64) -> Report {
+    let mut report = check_answers(shop, faults);
+    super::sums::check(shop, &mut report);
+    report
+}
+
+/// Checks what was answered so far; what was not yet is told as without an end.
+pub fn check_answers(shop: &Shop, faults: u64) -> Report {
     let mut report = Report::default();
     for record in &shop.history {
         report.operations += 1;
@@ -116,7 +124,6 @@ pub fn check(shop: &Shop, faults: u64) -> Report {
         let what = format!("item {}", shop.items[item].id);
         judge::<ItemModel>(&mut report, Book::StockTold, &what, &Item::default(), &history);
     }
-    super::sums::check(shop, &mut report);
     report
 }
 
@@ -147,16 +154,21 @@ where
         Verdict::Wrong { state, stuck } => {
             let mut text = format!("{what} is not linearizable: at {state} none of these can come next:");
             for &no in &stuck {
-                text.push_str(&format!("\n    {:?}", history[no]));
+                text.push_str(&format!("\n    {}", timed(&history[no])));
             }
             let smallest = linear::smallest::<M>(initial, history);
             text.push_str("\n  what is wrong on its own, by the time of the answer:");
             for entry in smallest {
-                text.push_str(&format!("\n    {entry:?}"));
+                text.push_str(&format!("\n    {}", timed(&entry)));
             }
             report.wrong(book, text);
         }
     }
+}
+
+fn timed<O: std::fmt::Debug>(entry: &Entry<O>) -> String {
+    let ret = entry.ret.map_or_else(|| "…".to_owned(), |ret| ret.to_string());
+    format!("[{}..{ret}] {:?}", entry.call, entry.op)
 }
 
 /// What an answer must be whatever the others were.

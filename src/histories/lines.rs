@@ -1,7 +1,7 @@
 //! Orders: what may and what must be in a checkout, and how an order shows.
 
 use super::shop::{Record, Shop};
-use crate::modules::request::{Answer, Op, Outcome};
+use crate::modules::request::{Answer, Op, Outcome, Refusal};
 
 /// Checks the lines that a checkout charged, or that a paid order shows.
 ///
@@ -73,9 +73,12 @@ fn bounds(shop: &Shop, order: usize, item: usize, checkout: &Record) -> (u64, u6
         if edit.target.item != Some(item) || edit.call_us > told_us && !charged_once {
             continue;
         }
-        let took_effect = matches!(edit.outcome, Some(Outcome::Done(_)));
-        if !took_effect {
-            continue;
+        match &edit.outcome {
+            Some(Outcome::Done(_)) => {}
+            // It was asked again behind a removal, of which it is told; the first attempt may have counted
+            // before: a removed order is not found, whoever asks.
+            Some(Outcome::Refused(Refusal::OrderNotFound(_))) if !edit.calm => {}
+            _ => continue,
         }
         let before = charged_once || edit.ret_us.is_some_and(|ret| ret < asked_us);
         let before = before && edit.calm && shop.orders[order].sure;

@@ -9,20 +9,20 @@ pub const BASE: u64 = 64;
 /// The items that were made one by one, at most: `BASE`^5 units still fit an amount.
 pub const MADE_ITEMS_MAX: usize = 5;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct UserInfo {
     pub id: UserId,
     pub batch: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ItemInfo {
     pub id: ItemId,
     pub batch: bool,
     pub price: Money,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct OrderInfo {
     pub id: OrderId,
     /// By number; of a batch order as `find` told.
@@ -51,7 +51,7 @@ pub struct Target {
 }
 
 /// One request from its first sending to its end, whatever number of times it was sent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Record {
     pub client: usize,
     pub op: Op,
@@ -72,7 +72,7 @@ pub struct Record {
 }
 
 /// An idempotency key and the request it belongs to.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Key {
     pub id: OpId,
     pub op: Op,
@@ -82,7 +82,7 @@ pub struct Key {
     pub busy: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Shop {
     pub users: Vec<UserInfo>,
     pub items: Vec<ItemInfo>,

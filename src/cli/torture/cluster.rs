@@ -117,7 +117,10 @@ impl Process {
             Leave::None | Leave::FullDisk => {
                 let words = last_words(&self.spec.log);
                 let how = children::describe(status);
-                Some(format!("{} ended by itself ({how}); its last words:\n    {words}", self.spec.name))
+                let last = words.last().map_or("nothing", String::as_str);
+                let name = &self.spec.name;
+                let all = words.join("\n    ");
+                Some(format!("{name} ended by itself ({how}) and said: {last}\n  Its last words:\n    {all}"))
             }
         }
     }
@@ -179,11 +182,11 @@ impl Process {
     }
 }
 
-fn last_words(log: &Path) -> String {
+fn last_words(log: &Path) -> Vec<String> {
     let text = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(LAST_WORDS)..].join("\n    ")
+    lines[lines.len().saturating_sub(LAST_WORDS)..].iter().map(|line| (*line).to_owned()).collect()
 }
 
 /// All of its processes; they are tended on the local set that it is started on.

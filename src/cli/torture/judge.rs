@@ -10,11 +10,13 @@ use tokio::sync::mpsc::UnboundedSender;
 /// may be held until it is resolved: it bounds what reservations can hide from a reader in a storm.
 const LEADERS_A_STORM: u64 = 50;
 
-/// A scene that has been read to the end.
+/// A scene that its clients have left, or that has been read back since.
 pub struct Finished {
     pub no: u64,
     pub plan: Plan,
     pub shop: Shop,
+    /// It is still to be read back: only what was answered so far is judged.
+    pub early: bool,
     /// Storms so far.
     pub storms: u64,
 }
@@ -67,13 +69,18 @@ pub fn run(scenes: &Receiver<Finished>, told: &UnboundedSender<Judged>) {
 }
 
 fn judge(scene: &Finished) -> Judged {
-    let report = books::check(&scene.shop, scene.storms * LEADERS_A_STORM);
+    let judge = if scene.early { books::check_answers } else { books::check };
+    let report = judge(&scene.shop, scene.storms * LEADERS_A_STORM);
     let Report { operations, charged, refused, repeats, histories, undecided, sums, wrong } = report;
     let finding = |wrong: books::Wrong| {
         let what = wrong.text.lines().next().unwrap_or_default().to_owned();
         Finding { book: wrong.book, what, evidence: evidence(scene, &wrong.text) }
     };
     let findings = wrong.into_iter().map(finding).collect();
+    if scene.early {
+        // It is counted when all of it is there.
+        return Judged { findings, ..Judged::default() };
+    }
     Judged { scenes: 1, operations, charged, refused, repeats, histories, undecided, sums, findings }
 }
 

@@ -94,7 +94,8 @@ impl Load {
             self.batch_taken.set(false);
         }
         let Scene { no, plan, ref mut shop, .. } = *scene;
-        let finished = Finished { no, plan, shop: std::mem::take(shop), storms: self.weather.storms() };
+        let shop = std::mem::take(shop);
+        let finished = Finished { no, plan, shop, early: false, storms: self.weather.storms() };
         self.handed_over.set(self.handed_over.get() + 1);
         // The judge ends only with the run.
         let _ = self.judge.send(finished);

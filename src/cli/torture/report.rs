@@ -74,7 +74,6 @@ pub struct Report {
     pub requests: u64,
     pub answers: BTreeMap<String, u64>,
     pub unexcused: u64,
-    pub unexcused_shown: Vec<String>,
     pub slowest_ms: u64,
     pub scenes: u64,
     pub operations: u64,
@@ -110,7 +109,6 @@ impl Report {
             requests: tally.requests,
             answers: tally.answers.clone(),
             unexcused: tally.unexcused,
-            unexcused_shown: tally.unexcused_shown.clone(),
             slowest_ms: tally.slowest_us / 1_000,
             scenes: run.sum.scenes,
             operations: run.sum.operations,
@@ -165,7 +163,7 @@ impl Report {
     pub fn text(&self) -> String {
         let mut text = self.checked();
         let answers: Vec<String> =
-            self.answers.iter().map(|(word, count)| format!("{word} × {count}")).collect();
+            self.answers.iter().map(|(word, count)| format!("{word} × {}", grouped(*count))).collect();
         let _ = writeln!(text, "\nanswers, by attempt: {}", answers.join(", "));
         if self.behind_nginx {
             let _ = writeln!(
@@ -173,9 +171,6 @@ impl Report {
                 "errors that clients saw while at most one pod was ill and nginx was well: {}",
                 self.unexcused
             );
-            for shown in &self.unexcused_shown {
-                let _ = writeln!(text, "  {shown}");
-            }
         }
         text.push('\n');
         for (what, count) in self.books() {
@@ -224,7 +219,7 @@ impl Report {
         table.load_style(presets::NOTHING);
         table.set_header(["checked", "how much", ""]);
         let mut row = |what: &str, count: u64, more: String| {
-            table.add_row([what.to_owned(), count.to_string(), more]);
+            table.add_row([what.to_owned(), grouped(count), more]);
         };
         row("faults", u64::try_from(self.spells.len()).unwrap_or_default(), kinds.join(", "));
         row(
@@ -345,9 +340,35 @@ impl Report {
     }
 }
 
+/// A number as people read it: `229,326`.
+#[must_use]
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.char_indices() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 fn table_text(table: &mut Table) -> String {
     if let Some(column) = table.column_mut(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(grouped(number), text);
+        }
+    }
 }

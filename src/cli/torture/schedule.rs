@@ -30,7 +30,7 @@ pub enum Kind {
     Partition,
     /// A pod does not hear another, which hears it
     Oneway,
-    /// What a pod sends is on its way for longer
+    /// What a pod sends, to all or to one, is on its way for longer
     SlowLink,
     /// A pod's fsyncs take longer
     SlowDisk,
@@ -96,8 +96,10 @@ pub enum Fault {
         from: u16,
         to: u16,
     },
+    /// What it sends to all, or to one alone, who then lags behind the others.
     SlowLink {
         pod: u16,
+        to: Option<u16>,
         ms: u64,
     },
     SlowDisk {
@@ -164,9 +166,10 @@ impl Fault {
             Self::Apart { pods: [a, b] } if *b == pod => cut(*a).into(),
             Self::OneWay { from, to } if *from == pod => vec![format!("cut-out {to}")],
             Self::OneWay { from, to } if *to == pod => vec![format!("cut-in {from}")],
-            Self::SlowLink { pod: ill, ms } if *ill == pod => {
-                others().map(|other| format!("slow-link {other} {ms}")).collect()
-            }
+            Self::SlowLink { pod: ill, to, ms } if *ill == pod => others()
+                .filter(|other| to.is_none_or(|to| to == *other))
+                .map(|other| format!("slow-link {other} {ms}"))
+                .collect(),
             Self::SlowDisk { pod: ill, ms } if *ill == pod => vec![format!("slow-disk {ms}")],
             Self::ClockRate { pod: ill, percent } if *ill == pod => vec![format!("clock-rate {percent}")],
             Self::Kill { .. }
@@ -202,7 +205,8 @@ impl fmt::Display for Fault {
             Self::Alone { pods } => write!(f, "{} cut off", named(pods)),
             Self::Apart { pods: [a, b] } => write!(f, "pods {a} and {b} cut apart"),
             Self::OneWay { from, to } => write!(f, "pod {to} deaf to pod {from}"),
-            Self::SlowLink { pod, ms } => write!(f, "pod {pod} sends {ms} ms late"),
+            Self::SlowLink { pod, to: None, ms } => write!(f, "pod {pod} sends {ms} ms late"),
+            Self::SlowLink { pod, to: Some(to), ms } => write!(f, "pod {pod} sends {ms} ms late to pod {to}"),
             Self::SlowDisk { pod, ms } => write!(f, "pod {pod} fsyncs {ms} ms slower"),
             Self::FullDisk { pod } => write!(f, "pod {pod} has a full disk"),
             Self::ClockJump { pod, ms } => write!(f, "pod {pod}'s clock {ms} ms ahead"),
@@ -302,7 +306,10 @@ impl Draw {
             Kind::Partition => Fault::Alone { pods: self.some(pod, majority) },
             Kind::Oneway if self.rng.random_bool(0.5) => Fault::OneWay { from: pod, to: self.other(pod) },
             Kind::Oneway => Fault::OneWay { from: self.other(pod), to: pod },
-            Kind::SlowLink => Fault::SlowLink { pod, ms: self.rng.random_range(10..300) },
+            Kind::SlowLink => {
+                let to = self.rng.random_bool(0.5).then(|| self.other(pod));
+                Fault::SlowLink { pod, to, ms: self.rng.random_range(10..300) }
+            }
             Kind::SlowDisk => Fault::SlowDisk { pod, ms: self.rng.random_range(10..300) },
             Kind::FullDisk | Kind::LostDisk => Fault::FullDisk { pod },
             Kind::Clock if self.rng.random_bool(0.5) => {

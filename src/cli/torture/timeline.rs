@@ -3,7 +3,7 @@
 //! The drawings stretch to the width of the page, on a phone too; all text stands outside of them, so that it
 //! keeps its size.
 
-use super::report::Report;
+use super::report::{Report, grouped};
 use super::run::line;
 use super::schedule::{Kind, Spell};
 use super::tally::BIN_US;
@@ -17,7 +17,7 @@ const LANE: u64 = 10;
 /// A fault is drawn this share of the whole width wide at least, so that it can be seen.
 const NARROWEST: u64 = 250;
 /// Marks below the plot, at most.
-const TICKS_MAX: u64 = 8;
+const TICKS_MAX: u64 = 5;
 
 /// The page.
 #[must_use]
@@ -34,9 +34,9 @@ pub fn page(report: &Report) -> String {
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n<title>kassa torture, seed {seed}</title>\n<style>{STYLE}</style>\n<h1>kassa torture <span class=\"{class}\">{verdict}</span></h1>\n<p>Seed {seed}, {pods} pods {front}. {requests} requests, {faults} faults, {histories} histories of users and items checked.</p>\n",
         seed = report.seed,
         pods = report.pods,
-        requests = report.requests,
+        requests = grouped(report.requests),
         faults = report.spells.len(),
-        histories = report.histories,
+        histories = grouped(report.histories),
     );
     page.push_str(&plot(report, width_ms));
     page.push_str(&lanes(report, width_ms));
@@ -83,8 +83,9 @@ fn plot(report: &Report, width_ms: u64) -> String {
         let _ = write!(svg, "<line class=\"found\" x1=\"{at}\" x2=\"{at}\" y1=\"0\" y2=\"{PLOT}\"/>");
     }
     format!(
-        "<p class=\"caption\"><i class=\"line told\"></i>answers a second <i class=\"line failed\"></i>errors a second <i class=\"box storm\"></i>something broken <i class=\"box majority\"></i>perhaps a majority</p>\n<div class=\"row\"><span class=\"label scale\"><b>{top}</b><b>{}</b><b>0</b></span><svg class=\"plot\" viewBox=\"0 0 {width_ms} {PLOT}\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"Answers a second over time\">{svg}</svg></div>\n",
-        top / 2
+        "<p class=\"legend\"><span><i class=\"line told\"></i>answers a second</span> <span><i class=\"line failed\"></i>errors a second</span> <span><i class=\"box storm\"></i>something broken</span> <span><i class=\"box majority\"></i>perhaps a majority</span></p>\n<div class=\"row\"><span class=\"label scale\"><b>{}</b><b>{}</b><b>0</b></span><svg class=\"plot\" viewBox=\"0 0 {width_ms} {PLOT}\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"Answers a second over time\">{svg}</svg></div>\n",
+        grouped(top),
+        grouped(top / 2)
     )
 }
 
@@ -140,7 +141,7 @@ fn ticks(width_ms: u64) -> String {
     for at in (0..=width_s).step_by(usize::try_from(step).unwrap_or(usize::MAX)) {
         let share = at * 1_000 * 1_000 / width_ms;
         // What would stand over the edge is left out.
-        if share <= 960 {
+        if share <= 900 {
             let _ = write!(text, "<span style=\"left:{}.{}%\">{at} s</span>", share / 10, share % 10);
         }
     }
@@ -190,7 +191,7 @@ const STYLE: &str = "
 body { background: var(--page); color: var(--text); font: 16px/1.45 system-ui, sans-serif; margin: 1rem auto; padding: 0 1rem; max-width: 62rem; }
 h1 { font-size: 1.3rem; margin: 0 0 .3rem; } h1 span { font-size: .85rem; padding: .15rem .55rem; border-radius: 1rem; color: #fff; vertical-align: middle; }
 .good { background: #0b6e4f; } .bad { background: #c1121f; }
-p { margin: .3rem 0 .7rem; } .caption, .legend { font-size: .85rem; color: var(--faint); }
+p { margin: .3rem 0 .7rem; } .legend { font-size: .85rem; color: var(--faint); }
 .legend span { display: inline-block; margin-right: .7rem; white-space: nowrap; }
 .row { display: flex; gap: .5rem; margin-bottom: 3px; } .label { flex: 0 0 3.2rem; font-size: .8rem; color: var(--faint); text-align: right; line-height: 1.1rem; }
 .scale { display: flex; flex-direction: column; justify-content: space-between; } .scale b { font-weight: normal; line-height: 1; }
@@ -200,7 +201,7 @@ svg { flex: 1 1 auto; min-width: 0; display: block; background: linear-gradient(
 polyline { fill: none; stroke-width: 1.5; vector-effect: non-scaling-stroke; } polyline.told { stroke: var(--told); } polyline.failed { stroke: var(--failed); }
 .area { fill: var(--area); } rect.storm { fill: var(--storm); } rect.majority { fill: var(--majority); } .found { stroke: var(--failed); stroke-width: 2; stroke-dasharray: 4 3; vector-effect: non-scaling-stroke; }
 i { display: inline-block; margin: 0 .3rem 0 .5rem; } i.box { width: .8rem; height: .8rem; border-radius: 2px; vertical-align: -1px; } i.line { width: 1.1rem; height: 0; border-top: 2px solid; vertical-align: 4px; }
-.caption i:first-child, .legend i { margin-left: 0; } i.told { border-color: var(--told); } i.failed { border-color: var(--failed); } i.storm { background: var(--storm); } i.majority { background: var(--majority); }
+.legend i { margin-left: 0; } i.told { border-color: var(--told); } i.failed { border-color: var(--failed); } i.storm { background: var(--storm); } i.majority { background: var(--majority); }
 .kill { fill: #d1242f; background: #d1242f; } .stop { fill: #f08c00; background: #f08c00; } .partition { fill: #8250df; background: #8250df; } .oneway { fill: #b794f4; background: #b794f4; }
 .slow-link { fill: #0fa3b1; background: #0fa3b1; } .slow-disk { fill: #2f6feb; background: #2f6feb; } .full-disk { fill: #9a5b34; background: #9a5b34; } .lost-disk { fill: #d6409f; background: #d6409f; }
 .clock { fill: #8a9a00; background: #8a9a00; } .nginx { fill: #7d8590; background: #7d8590; }

@@ -34,7 +34,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -42,6 +42,9 @@ use tracing_subscriber::EnvFilter;
 
 /// From the signal to the end, whatever hangs.
 const STOP_MAX: Duration = Duration::from_millis(4_800);
+/// Connections that the kernel keeps until they are accepted: whoever finds no room knocks again after a
+/// second, and a crowd comes all at once. Linux allows no more unless it is told to.
+const BACKLOG: u32 = 4_096;
 /// Of the storage engine only what goes wrong: it tells why a write in the background failed.
 const LOG_DEFAULT: &str = "info,fjall=error,lsm_tree=error";
 /// The settings that cannot change once a cluster has formed.
@@ -191,8 +194,8 @@ async fn serve(config: Config, faults_from_stdin: bool) -> anyhow::Result<()> {
         faults::obey_stdin(faults.clone(), &config)?;
     }
     let stop = stop_on_signal()?;
-    let http = listen("http", config.http).await?;
-    let fabric = listen("fabric", config.fabric).await?;
+    let http = listen("http", config.http)?;
+    let fabric = listen("fabric", config.fabric)?;
     let (handle, inbox) = Handle::channel(config.count("limits.inbox_events_max"), faults.clock.clone());
     let clients = tokio::spawn(api::serve(http, handle.clone(), api_limits(&config), told(stop.clone())));
     let running = tokio::select! {
@@ -335,8 +338,13 @@ fn identity_failure(error: IdentityError) -> fail::Failure {
     }
 }
 
-async fn listen(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let bound = TcpListener::bind(address).await;
+fn listen(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let bound = (|| {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    })();
     Ok(bound.map_err(|error| fail::impossible(format!("`{key}` {address}: {error}")))?)
 }
 

@@ -91,7 +91,7 @@ impl Front {
         ));
         line(self.doubt());
         line(self.upstream());
-        line(format!("    server {{\n        listen {} sndbuf=64k;", self.listen));
+        line(format!("    server {{\n        listen {} backlog=4096 sndbuf=64k;", self.listen));
         line(SERVER.into());
         for path in ["/orders/batch_init/", "/stock/batch_init/", "/payment/batch_init/"] {
             line(proxy(&format!("location {path}"), LOAD_ATTEMPT_SECONDS, LOAD_REQUEST_SECONDS));

@@ -1,6 +1,6 @@
 //! The packed log record of a round, and when a shard is checkpointed so that older ones can be cut.
 
-use super::message::Record;
+pub use super::message::Record;
 use crate::modules::machine::encode_as;
 use bytes::Bytes;
 use kassa_protocols::ids::{Module, Shard};

@@ -19,7 +19,7 @@ mod copy;
 mod copying;
 mod group;
 mod ingress;
-mod log;
+pub mod log;
 mod message;
 mod orders;
 mod outbox;

@@ -34,6 +34,19 @@ pub struct ShardReport {
     pub bytes: u64,
 }
 
+/// Reads all files of the store in `dir` as [`Store::open`](crate::Store::open) does before the storage engine
+/// sees them. Writes nothing.
+///
+/// # Errors
+/// What is wrong, and where.
+pub fn inspect(dir: &Path) -> Result<(), OpenError> {
+    let _lock = store::lock(dir)?;
+    match Marker::read(dir)? {
+        Some(marker) => preflight::inspect(dir, marker, false).map(drop),
+        None => Err(store::unmarked(dir)?),
+    }
+}
+
 /// Checks the store in `dir` as [`Store::open`](crate::Store::open) does, and counts what is in it.
 ///
 /// Writes nothing in `dir`. fjall cannot open a database without writing to it, so it is given a

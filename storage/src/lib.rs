@@ -35,7 +35,7 @@ mod record;
 mod store;
 mod watchdog;
 
-pub use check::{Report, ShardReport, check};
+pub use check::{Report, ShardReport, check, inspect};
 pub use commit::Batch;
 pub use error::{CommitError, Damage, OpenError, ReadError, lacks_room};
 pub use store::{Options, Store};

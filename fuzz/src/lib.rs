@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use hyper::Method;
 use hyper::header::{HeaderMap, HeaderValue};
 use kassa::api::key;
-use kassa::api::route::{Target, decode, route};
+use kassa::api::route::{self, decode, route};
 use kassa::cli::config::{Config, Sources};
 use kassa::fabric::frame::{self, FRAME_BYTES_MAX};
 use kassa::fabric::hello::{HELLO_BYTES_MAX, Hello, Reply, shortened};
@@ -27,8 +27,11 @@ const SCRATCH: &str = "/dev/shm";
 /// A key may have so many bytes.
 const KEY_BYTES_MAX: usize = 255;
 
+/// Takes anything.
+type Target = fn(&[u8]);
+
 /// All targets, by name: that of the file in `fuzz_targets` and of the folder in `corpus`.
-pub const TARGETS: [(&str, fn(&[u8])); 6] = [
+pub const TARGETS: [(&str, Target); 6] = [
     ("frames", frames),
     ("hello", hello),
     ("journal", journal),
@@ -138,7 +141,7 @@ pub fn request(bytes: &[u8]) {
     let mut parts = rest.splitn(2, |&byte| byte == 0);
     let (path, value) = (parts.next().unwrap_or_default(), parts.next());
     if let Ok(path) = std::str::from_utf8(path) {
-        if let Ok(Target::Op(_)) = route(&method, path) {
+        if let Ok(route::Target::Op(_)) = route(&method, path) {
             let decoded = |segment| decode(segment).expect("what is routed can be decoded");
             assert!(
                 !path.split('/').any(|segment| decoded(segment).contains('\0')),

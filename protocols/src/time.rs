@@ -5,11 +5,11 @@ use std::ops::{Add, Sub};
 
 /// A reading of one pod's monotonic clock, in microseconds since some start of its own.
 /// Never compared between pods.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Time(pub u64);
 
 /// A span in microseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Span(pub u64);
 
 /// A shard's replicated time, in microseconds: only its leader advances it, it never decreases,
@@ -60,7 +60,7 @@ impl Sub<Span> for Time {
 pub const SHARD_TIME_STEP_MAX: Span = Span::from_millis(1_000);
 
 /// Advances a shard's time by the leader's own monotonic clock since its `Lead` was applied.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub struct ShardClock {
     stamp: ShardTime,
     read_at: Time,

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const RESEND_AFTER: Span = Span::from_millis(300);
 
 /// What a stock shard said of a `Reserve`; `G` is what it set aside, `N` why it never can.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Vote<G, N> {
     Granted(G),
     /// Not now, but maybe once units come back.
@@ -71,7 +71,7 @@ pub enum Action<L, G, N> {
     },
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 enum Phase<N> {
     /// Reserving at all shards at once, or (`in_turn`) at one after the other, in shard order.
     Reserving { in_turn: bool },
@@ -83,7 +83,7 @@ enum Phase<N> {
     Confirming,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 enum Verdict<N> {
     Refused(N),
     Released,
@@ -91,7 +91,7 @@ enum Verdict<N> {
     None,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Leg<L, G> {
     lines: Option<L>,
     granted: Option<G>,
@@ -101,14 +101,14 @@ struct Leg<L, G> {
     touched: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Txn<L, G, N> {
     phase: Phase<N>,
     legs: BTreeMap<ShardNo, Leg<L, G>>,
 }
 
 /// The transactions of one payment shard under one ballot.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Coordinator<L, G, N> {
     shard: ShardNo,
     ballot: Ballot,

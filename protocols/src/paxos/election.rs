@@ -12,7 +12,7 @@ use crate::ids::{Ballot, PodId};
 use crate::time::{Span, Time};
 use std::collections::BTreeMap;
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Candidate {
     /// When it last got further.
     progress_at: Time,
@@ -23,7 +23,7 @@ pub(super) struct Candidate {
     tail: BTreeMap<u64, (Ballot, Entry)>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Part {
     voter: PodId,
     /// The index from which its tail is still to come.

@@ -17,7 +17,7 @@ pub const PROPOSALS_IN_FLIGHT_MAX: u64 = 64;
 /// Entries sent to one peer and not acknowledged: what a peer that hangs can be owed at most.
 const PEER_IN_FLIGHT_MAX: u64 = 128;
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Leader {
     /// The first index proposed in this ballot; all before it is chosen.
     pub start: u64,

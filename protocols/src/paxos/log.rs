@@ -15,7 +15,7 @@ const CHECKPOINTED_PART: usize = 4;
 /// shard chooses while the last of it travels and is written. Past so many times the usual it needs another.
 const BEHIND_SNAPSHOT_TIMES: usize = 8;
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Log {
     /// The index of `chosen[0]`; all before it is forgotten.
     first: u64,

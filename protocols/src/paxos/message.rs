@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub type Fx = Effects<Record, Message, Event>;
 
 /// One value of the log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Entry {
     /// The shard's time at this entry, as its proposer stamped it.
     pub time: ShardTime,
@@ -20,7 +20,7 @@ pub struct Entry {
     pub body: Body,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Body {
     /// A leader's first entry of its own. Everything that it recovered lies before it.
     Lead(Ballot),
@@ -29,7 +29,7 @@ pub enum Body {
 }
 
 /// A replica's position, stored with a checkpoint and handed on with a snapshot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Durable {
     /// Nothing below it is promised or accepted any more.
     pub promised: Ballot,
@@ -42,7 +42,7 @@ pub struct Durable {
 }
 
 /// What goes into the pod's log, and comes back by `recover`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Record {
     Promised {
         ballot: Ballot,
@@ -65,7 +65,7 @@ pub enum Record {
 }
 
 /// What replicas of one shard say to each other.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Message {
     /// A voter that lost the leader asks whether the others have, too. `ballot`: its highest promise.
     Canvass {
@@ -161,7 +161,7 @@ pub enum Message {
 }
 
 /// For the layer above, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// The `Lead` of this ballot is applied: this replica serves from now on.
     Leading { ballot: Ballot },

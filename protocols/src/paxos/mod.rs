@@ -53,7 +53,7 @@ use log::Log;
 const MESSAGE_BYTES_MAX: usize = 256 << 10;
 
 /// Who takes part in a shard's log.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Config {
     pub shard: Shard,
     pub me: PodId,
@@ -68,7 +68,7 @@ pub struct Config {
     pub history_bytes_max: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub struct Timing {
     pub heartbeat: Span,
     /// A leader that was silent for so long is lost; one that heard no majority for so long stands down.
@@ -94,7 +94,7 @@ impl Default for Timing {
 }
 
 /// One pod's replica of one shard's log.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Replica {
     config: Config,
     majority: usize,
@@ -141,7 +141,7 @@ pub struct Replica {
     tickets: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 enum Role {
     Follower,
     Canvassing { granted: Vec<PodId> },
@@ -150,7 +150,7 @@ enum Role {
 }
 
 /// What a replica knows of another; all but the link's state is of use to a leader only.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Peer {
     id: PodId,
     voter: bool,

@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 /// round trip, so only a peer that hangs reaches it.
 const ROUNDS_IN_FLIGHT_MAX: usize = 64;
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Reads {
     /// Tickets (first, last) that wait for the next round.
     waiting: Option<(u64, u64)>,
@@ -24,7 +24,7 @@ pub(super) struct Reads {
     asked_at: Time,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Round {
     no: u64,
     first: u64,

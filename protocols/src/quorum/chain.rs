@@ -19,7 +19,7 @@ const BEHIND_COPY_TIMES: usize = 16;
 /// What a record costs in memory beside its bytes.
 const RECORD_OVERHEAD_BYTES: usize = 64;
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Chain {
     /// The version that the first of `writes` stands on.
     base: Version,

@@ -16,7 +16,7 @@ pub const WRITES_IN_FLIGHT_MAX: usize = 8;
 /// Barriers that have not passed. One a round, so more only pile up while no quorum answers.
 pub const BARRIERS_MAX: usize = 1_024;
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Coordinator {
     pub ballot: Ballot,
     /// The takeover's write is committed.
@@ -32,7 +32,7 @@ pub(super) struct Coordinator {
     tickets: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 enum Stage {
     /// At work; `since` it took over or last failed to hand over.
     Open { since: Time },
@@ -42,7 +42,7 @@ enum Stage {
     Handed { until: Time },
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Peer {
     up: bool,
     /// When it last acknowledged anything in this ballot.
@@ -56,7 +56,7 @@ struct Peer {
     durable: Version,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Barrier {
     ticket: u64,
     round: u64,

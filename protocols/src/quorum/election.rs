@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// The wait between canvasses doubles up to the election time-out; this bounds the shift.
 const CANVASS_DOUBLINGS_MAX: u32 = 8;
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Follower {
     /// The coordinator of the promised ballot, once it has shown to have taken over.
     pub leader: Option<PodId>,
@@ -29,13 +29,13 @@ pub(super) struct Follower {
     tries: u32,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Canvass {
     ballot: Ballot,
     yes: BTreeSet<PodId>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Candidate {
     pub ballot: Ballot,
     pub deadline: Time,
@@ -46,7 +46,7 @@ pub(super) struct Candidate {
 }
 
 /// What a replica promised with.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Promised {
     pub have: Have,
     pub repair: Vec<Arc<super::Write>>,

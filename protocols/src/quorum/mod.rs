@@ -61,7 +61,7 @@ use std::sync::Arc;
 pub type Effects = effects::Effects<Record, Message, Event>;
 
 /// When to ask, suspect and retry. Nothing is wrong, only slow, if these are badly chosen.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub struct Timing {
     /// A coordinator that has said nothing for so long says that it is there.
     pub heartbeat: Span,
@@ -87,7 +87,7 @@ impl Default for Timing {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Config {
     pub shard: Shard,
     pub me: PodId,
@@ -127,7 +127,7 @@ impl Config {
 }
 
 /// One shard's replica on one pod.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Replica {
     config: Config,
     promised: Ballot,
@@ -150,7 +150,7 @@ pub struct Replica {
     role: Role,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 enum Role {
     Follower(Follower),
     Candidate(Candidate),

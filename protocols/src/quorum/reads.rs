@@ -9,7 +9,7 @@ use crate::ids::Ballot;
 use serde::{Deserialize, Serialize};
 
 /// Where a replica stood when it answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ReadState {
     pub promised: Ballot,
     pub accepted: Version,

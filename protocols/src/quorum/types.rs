@@ -34,7 +34,7 @@ impl fmt::Display for Version {
 }
 
 /// What one round of the coordinator changed: final values, at most one of a key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Write {
     pub version: Version,
     /// The write that this one stands on: its predecessor's version.
@@ -45,7 +45,7 @@ pub struct Write {
 }
 
 /// What a checkpoint stores beside the table records, in the same batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Durable {
     pub promised: Ballot,
     /// What the tables reflect, exactly.
@@ -57,7 +57,7 @@ pub struct Durable {
 }
 
 /// A log record of one replica.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Record {
     /// Nothing below this ballot is accepted any more.
     Promised { ballot: Ballot },
@@ -69,7 +69,7 @@ pub enum Record {
 }
 
 /// What a replica holds, for another one to find what it lacks.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Have {
     pub committed: Version,
     /// The versions accepted beyond it, in order.
@@ -84,7 +84,7 @@ impl Have {
 }
 
 /// What a coordinator says with every message that its replicas acknowledge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Beat {
     /// The coordinator's commit point.
     pub commit: Version,
@@ -102,7 +102,7 @@ pub struct Beat {
 /// | `CatchUp`, `Repair` | replica ↔ coordinator; candidate ↔ replica | repair |
 /// | `Refuse` | replica → candidate or coordinator | a newer ballot is promised |
 /// | `Handover` | coordinator → preferred one | gives the shard back |
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Message {
     /// Would you stand behind me? Binds nobody.
     Canvass {
@@ -178,7 +178,7 @@ impl Message {
 }
 
 /// For the layer above, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// This pod's takeover is committed in its ballot, and all it inherited with it: it may serve.
     Leading { ballot: Ballot },
@@ -195,7 +195,7 @@ pub enum Event {
 }
 
 /// Heads a transfer of table records; made by `snapshot` at the source, given to `install`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Snapshot {
     /// The committed version of the source that the records reflect, and its shard time.
     pub version: Version,

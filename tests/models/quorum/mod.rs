@@ -1,13 +1,17 @@
 //! The machine of read and write quorums itself, three replicas of it.
 
+mod note;
 mod replica;
+mod tables;
 
 use crate::report::{self, Size};
 use crate::world::{Rules, World};
 use kassa_protocols::ids::{Ballot, PodId};
 use kassa_protocols::quorum::{ReadState, ReadVerdict, Version, Write, judge};
-use replica::{Holder, Input, Note, QUORUM, REPLICAS, Tables, Value, commit, from_bytes, record};
+use note::Note;
+use replica::{Holder, Input, QUORUM, REPLICAS};
 use std::sync::Arc;
+use tables::{Tables, Value, commit, from_bytes, record};
 
 /// How far a search goes.
 #[derive(Clone, Copy, Debug, Hash)]

@@ -1,18 +1,17 @@
 //! One replica: the machine, its disk, its tables, and the answers that wait for a barrier.
 
 use super::Bounds;
+use super::note::Note;
+use super::tables::{KEY, SHARD, Tables, Value, commit, from_bytes, record, value, version_bytes};
 use crate::world::{Out, Pod, is_idle};
 use bytes::Bytes;
-use kassa_protocols::ids::{Ballot, Module, PodId, Shard};
+use kassa_protocols::ids::{Ballot, PodId};
 use kassa_protocols::quorum::{
-    Beat, Config, Durable, Effects, Event, HISTORY_BYTES_MAX, Have, Message, ReadState, Record, Replica,
-    Snapshot, Timing, Version, Write,
+    Beat, Config, Durable, Effects, Event, HISTORY_BYTES_MAX, Have, Message, Record, Replica, Snapshot,
+    Timing, Version,
 };
-use kassa_protocols::tables::{State, VersionBytes, stored_parts};
+use kassa_protocols::tables::stored_parts;
 use kassa_protocols::time::{Span, Time};
-use std::collections::BTreeMap;
-use std::fmt;
-use std::sync::Arc;
 
 pub const REPLICAS: u8 = 3;
 pub const QUORUM: usize = 2;
@@ -28,16 +27,6 @@ const TIMING: Timing = Timing {
     handover: Span(u64::MAX),
     transfer: Span(0),
 };
-const SHARD: Shard = Shard::new(Module::Stock, 0);
-/// The one record that all is about.
-const KEY: &[u8] = b"k";
-
-/// The record's value, if it is there.
-pub type Value = Option<u8>;
-
-/// Records as stored, by key.
-pub type Tables = BTreeMap<Bytes, Bytes>;
-
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Parcel {
     Protocol(Message),
@@ -63,30 +52,6 @@ pub enum Input {
     Sync,
     /// Ends, and starts again with what is on disk.
     Crash,
-}
-
-pub enum Note {
-    Committed(Arc<Write>),
-    /// A client is told that its write took place, and what was there before.
-    Written {
-        version: Version,
-        value: Value,
-        before: Value,
-    },
-    /// A client is told what it asked for when so many writes were shown, as of that many.
-    Read {
-        since: u64,
-        base: u64,
-        value: Value,
-    },
-    /// Serves, and with it all that it inherited: so many writes.
-    Leading(u64),
-    Answered {
-        state: ReadState,
-        written: Version,
-        value: Value,
-    },
-    Said(String),
 }
 
 #[derive(Clone, Hash)]
@@ -123,39 +88,6 @@ pub struct Holder {
     /// The highest ballot and version that others were told of.
     told: (Ballot, Version),
     pub started: bool,
-}
-
-/// Order-preserving, as stored.
-pub fn version_bytes(version: Version) -> VersionBytes {
-    let mut bytes = VersionBytes::default();
-    bytes[..4].copy_from_slice(&version.ballot.epoch.to_be_bytes());
-    bytes[4..12].copy_from_slice(&version.ballot.round.to_be_bytes());
-    bytes[12] = version.ballot.pod;
-    bytes[13..].copy_from_slice(&version.seq.to_be_bytes());
-    bytes
-}
-
-/// Brings the tables to what a committed write says, by the product's own code.
-pub fn commit(tables: &mut Tables, write: &Write) {
-    let mut state = State::new(SHARD, true, None);
-    state.commit(write.version.seq, &version_bytes(write.version), &write.records);
-    for (key, stored) in state.checkpoint(None) {
-        match stored {
-            Some(stored) => drop(tables.insert(key, stored)),
-            None => drop(tables.remove(&key)),
-        }
-    }
-}
-
-fn value(bytes: Option<&Bytes>) -> Value {
-    bytes.map(|bytes| bytes[0])
-}
-
-/// The record, and at which version it was last written.
-pub fn record(tables: &Tables) -> (VersionBytes, Value) {
-    let Some(stored) = tables.get(KEY) else { return (VersionBytes::default(), None) };
-    let (version, bytes) = stored_parts(stored);
-    (version[..].try_into().expect("a version as stored"), value(bytes.as_ref()))
 }
 
 fn config(me: PodId, bounds: &Bounds) -> Config {
@@ -422,14 +354,6 @@ impl Holder {
     }
 }
 
-/// What [`version_bytes`] made.
-pub fn from_bytes(bytes: VersionBytes) -> Version {
-    let part =
-        |range: std::ops::Range<usize>| bytes[range].iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
-    let epoch = u32::try_from(part(0..4)).expect("four bytes");
-    Version { ballot: Ballot { epoch, round: part(4..12), pod: bytes[12] }, seq: part(13..21) }
-}
-
 impl Pod for Holder {
     type Message = Parcel;
     type Input = Input;
@@ -538,26 +462,6 @@ impl Pod for Holder {
                 fx.is_empty()
             }),
             _ => false,
-        }
-    }
-}
-
-impl fmt::Display for Note {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Committed(write) => write!(f, "commits {}", write.version),
-            Self::Written { version, value, before } => {
-                write!(f, "a client is told that {version} wrote {value:?} over {before:?}")
-            }
-            Self::Read { since, base, value } => {
-                write!(f, "a client that asked behind {since} writes is told {value:?} as of {base}")
-            }
-            Self::Leading(seq) => write!(f, "leads, with {seq} writes"),
-            Self::Answered { state, written, value } => {
-                let (accepted, committed) = (state.accepted, state.committed);
-                write!(f, "answers {value:?} of {written}, accepted {accepted}, committed {committed}")
-            }
-            Self::Said(text) => f.write_str(text),
         }
     }
 }

@@ -182,6 +182,8 @@ impl Pod {
         let config = Config {
             me,
             pods: PODS.to_vec(),
+            disks: BTreeMap::new(),
+            replaced: BTreeMap::new(),
             shards: 24,
             replicas: 3,
             payment: Protocol::Paxos,

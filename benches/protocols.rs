@@ -150,6 +150,7 @@ fn paxos_trio() -> Trio<paxos::Replica> {
         shard: Shard::new(Module::Payment, 7),
         me,
         epoch: 1,
+        joined: 0,
         voters: PODS.to_vec(),
         learners: Vec::new(),
         timing: paxos::Timing::default(),

@@ -36,6 +36,18 @@ pub struct Ballot {
     pub pod: u8,
 }
 
+/// Names one pod's disk for ever: random, drawn when its directory was first used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DiskId(pub u128);
+
+/// A disk that took the place of a lost one of its pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Replacement {
+    pub disk: DiskId,
+    /// The how-many-th new disk of its pod it is, from 1 on.
+    pub count: u32,
+}
+
 /// A checkout attempt: unique, and ordered within its payment shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TxnId {
@@ -97,6 +109,12 @@ impl<'de> Deserialize<'de> for OpId {
 impl fmt::Display for PodId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "p{}", self.0)
+    }
+}
+
+impl fmt::Display for DiskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
     }
 }
 

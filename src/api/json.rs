@@ -59,6 +59,10 @@ pub fn answer(answer: &Answer, loaded: &str) -> Bytes {
                 .count(*n)
                 .raw(" of them\"");
         }
+        Answer::Replaced(replacement) => {
+            json.raw("{\"disk\":").text(&replacement.disk.to_string());
+            json.raw(",\"replaced\":").count(u64::from(replacement.count));
+        }
     }
     json.raw("}").finish()
 }

@@ -1,6 +1,7 @@
 //! From the outcome of a request to what its client is told.
 
 use super::problem::{Code, Problem};
+use crate::modules::disks::NotReplaced;
 use crate::modules::request::{Outcome, Refusal};
 use bytes::Bytes;
 
@@ -65,6 +66,17 @@ fn refuse(refusal: Refusal) -> Problem {
             Code::PaymentMismatch,
             "this order was paid for with another amount: cancel that payment first",
         ),
+        Refusal::NotReplaced(why) => {
+            let code = match why {
+                NotReplaced::UnknownPod(_) => Code::PodNotFound,
+                NotReplaced::IsUp(_)
+                | NotReplaced::NobodyWaits(_)
+                | NotReplaced::Raced(_)
+                | NotReplaced::TooMany { .. }
+                | NotReplaced::TooFew(_) => Code::NotReplaced,
+            };
+            Problem::new(code, why.to_string())
+        }
     }
 }
 

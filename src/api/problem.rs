@@ -22,6 +22,8 @@ pub enum Code {
     InsufficientCredit,
     OrderPaid,
     PaymentMismatch,
+    PodNotFound,
+    NotReplaced,
     BodyTooLarge,
     UriTooLong,
     HeadersTooLarge,
@@ -80,11 +82,14 @@ impl Code {
             | Self::ItemNotFound
             | Self::UserNotFound
             | Self::PaymentNotFound
+            | Self::PodNotFound
             | Self::NoSuchPath => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::OutOfStock | Self::InsufficientCredit | Self::OrderPaid | Self::PaymentMismatch => {
-                StatusCode::CONFLICT
-            }
+            Self::OutOfStock
+            | Self::InsufficientCredit
+            | Self::OrderPaid
+            | Self::PaymentMismatch
+            | Self::NotReplaced => StatusCode::CONFLICT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -118,6 +123,8 @@ impl Code {
             Self::InsufficientCredit => "insufficient_credit",
             Self::OrderPaid => "order_paid",
             Self::PaymentMismatch => "payment_mismatch",
+            Self::PodNotFound => "pod_not_found",
+            Self::NotReplaced => "not_replaced",
             Self::BodyTooLarge => "body_too_large",
             Self::UriTooLong => "uri_too_long",
             Self::HeadersTooLarge => "headers_too_large",
@@ -144,6 +151,8 @@ impl Code {
             Self::InsufficientCredit => "Insufficient credit",
             Self::OrderPaid => "Order already paid",
             Self::PaymentMismatch => "Paid with another amount",
+            Self::PodNotFound => "No such pod",
+            Self::NotReplaced => "Disk not replaced",
             Self::BodyTooLarge => "Body too large",
             Self::UriTooLong => "URI too long",
             Self::HeadersTooLarge => "Headers too large",

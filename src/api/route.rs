@@ -8,6 +8,7 @@ use super::problem::{Code, Problem};
 use crate::modules::money::{Money, MoneyError, TEXT_BYTES_MAX};
 use crate::modules::request::{BATCH_MAX, ID_BYTES_MAX, Op, UNITS_MAX};
 use hyper::Method;
+use kassa_protocols::ids::PodId;
 use std::borrow::Cow;
 
 /// What a request is for.
@@ -21,6 +22,8 @@ pub enum Target {
     Ready,
     /// What the pod knows of itself.
     Status,
+    /// An operator's word: the disk of this pod is lost, and the empty one that waits takes its place.
+    Replace(PodId),
 }
 
 /// The most segments that a path of the contract has.
@@ -56,6 +59,11 @@ pub fn route(method: &Method, path: &str) -> Result<Target, Problem> {
         ["healthz"] => on(method, GET).map(|()| Target::Health),
         ["readyz"] => on(method, GET).map(|()| Target::Ready),
         ["status"] => on(method, GET).map(|()| Target::Status),
+        ["replace", pod] => {
+            on(method, POST)?;
+            let no_pod = |_| Problem::new(Code::PodNotFound, "a pod's number is from 0 to 255");
+            pod.parse().map(|pod| Target::Replace(PodId(pod))).map_err(no_pod)
+        }
         _ => Err(no_such_path()),
     }
 }

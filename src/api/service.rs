@@ -73,6 +73,10 @@ impl Service {
             Target::Health => return Ok(Bytes::from_static(b"{\"status\":\"alive\"}")),
             Target::Ready => return self.ready(),
             Target::Status => return self.status().await,
+            Target::Replace(pod) => {
+                let outcome = self.handle.replace(pod, REQUEST_WAIT).await;
+                return outcome::tell(outcome, "", key.to_str().unwrap_or_default());
+            }
         };
         if let Some(problem) = key_fault {
             return Err(problem);
@@ -125,7 +129,8 @@ fn loaded(op: &Op) -> &'static str {
         | Op::Pay { .. }
         | Op::PayOrder { .. }
         | Op::CancelPayment { .. }
-        | Op::PaymentStatus { .. } => "",
+        | Op::PaymentStatus { .. }
+        | Op::Replace { .. } => "",
     }
 }
 

@@ -24,7 +24,7 @@ impl Exit {
             Self::Done => 0,
             Self::Wrong => 1,
             Self::Usage => 2,
-            Self::Impossible => 3,
+            Self::Impossible => crate::exit::REFUSED,
             Self::Broken => crate::exit::BROKEN,
         }
     }

@@ -16,6 +16,7 @@ pub mod noop;
 pub mod parent;
 mod place;
 mod print;
+pub mod replace;
 pub mod serve;
 pub mod status;
 pub mod torture;
@@ -52,6 +53,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Show pods, shards, leaders, lag and what is in flight
     Status(status::StatusArgs),
+    /// Have a pod whose disk is lost refilled from the others
+    Replace(replace::ReplaceArgs),
     /// Test that the cluster sells, charges and tells the truth
     Verify(verify::VerifyArgs),
     /// Measure how many checkouts are committed a second
@@ -89,6 +92,7 @@ pub fn run() -> anyhow::Result<Exit> {
         Some(Command::Up(args)) => up::run(&args).map(|()| Exit::Done),
         Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Status(args)) => status::run(&args),
+        Some(Command::Replace(args)) => replace::run(&args),
         Some(Command::Verify(args)) => verify::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),
         Some(Command::Torture(args)) => torture::run(&args),

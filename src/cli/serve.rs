@@ -9,8 +9,8 @@ use super::config::{self, Config, Sources};
 use super::fail::{self, Exit};
 use super::{faults, parent, print};
 use crate::fabric::formation::{Forming, form};
-use crate::fabric::hello::{Hello, Terms};
-use crate::fabric::identity::{Identity, IdentityError};
+use crate::fabric::hello::{Hello, Refusal, Terms};
+use crate::fabric::identity::{Formed, Identity, IdentityError};
 use crate::fabric::{self, Timing};
 use crate::failpoint;
 use crate::runtime::Handle;
@@ -255,18 +255,23 @@ async fn begin(
             let formed = form(&listener, forming, &peers, fabric_timing(&config), report).await;
             pod.identity.formed = Some(formed.clone());
             pod.identity.persist(&config.data).map_err(identity_failure)?;
-            info!(cluster = %formed.cluster, "the cluster has formed");
             failpoint::hit("start.formed");
+            info!(cluster = %formed.cluster, "{}", formed.news(config.pod));
             formed
         }
     };
-    let (node_config, clock, stores) = (node_config(&config), handle.clock(), pod.stores);
+    let (node_config, clock, stores) = (node_config(&config, &formed), handle.clock(), pod.stores);
     let recovered = tokio::task::spawn_blocking(move || Recovered::read(node_config, stores, &clock))
         .await
         .context("the pod's logs could not be read back")?
         .map_err(|error| fail::impossible(error.to_string()))?;
     failpoint::hit("start.recovered");
-    let hello = Hello { formed: Some(formed), ..hello };
+    let (replaced, is_replaced) = recovered.replaced();
+    if is_replaced {
+        let why = Refusal::Replaced { pod: hello.pod, disk: hello.disk };
+        return Err(fail::impossible(why.to_string()).into());
+    }
+    let hello = Hello { formed: Some(Formed { replaced, ..formed }), ..hello };
     let deliver = {
         let handle = handle.clone();
         Box::new(move |event| handle.deliver(event))
@@ -396,7 +401,7 @@ fn terms(config: &Config) -> Terms {
     Terms::new(terms)
 }
 
-fn node_config(config: &Config) -> node::Config {
+fn node_config(config: &Config, formed: &Formed) -> node::Config {
     let protocol = |key: &str| match config.text(key) {
         "paxos" => node::config::Protocol::Paxos,
         "quorum" => node::config::Protocol::Quorum,
@@ -406,6 +411,8 @@ fn node_config(config: &Config) -> node::Config {
     node::Config {
         me: config.pod,
         pods: config.peers.keys().copied().collect(),
+        disks: formed.disks.clone(),
+        replaced: formed.replaced.clone(),
         shards: u16::try_from(config.number("cluster.shards")).expect("bounded far below this"),
         replicas: config.count("cluster.replicas"),
         payment: protocol("payment.protocol"),
@@ -466,7 +473,7 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_parts() {
         let config = config(&[]);
-        let node = node_config(&config);
+        let node = node_config(&config, &Formed::new(BTreeMap::new()));
         assert_eq!(format!("{:?}", node.timing), format!("{:?}", node::config::Timing::default()));
         assert_eq!(format!("{:?}", node.limits), format!("{:?}", node::config::Limits::default()));
         let api = api_limits(&config);

@@ -79,6 +79,9 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     }
     print::line(&pods(&seen));
+    for line in refills(&seen) {
+        print::line(&line);
+    }
     let shards = newest(&seen);
     print::line(&if args.shards { all(&shards) } else { summary(&shards) });
     Ok(Exit::Done)
@@ -136,6 +139,23 @@ fn pods(seen: &[Seen]) -> String {
         }
     }
     table.to_string()
+}
+
+/// Pods that are being refilled, as whoever has heard the most of it says.
+fn refills(seen: &[Seen]) -> Vec<String> {
+    let mut refills: BTreeMap<(u8, u32), (u16, u16)> = BTreeMap::new();
+    let mut whole: BTreeMap<(u8, u32), bool> = BTreeMap::new();
+    for disk in seen.iter().filter_map(|pod| pod.status.as_ref()).flat_map(|status| &status.disks) {
+        let shards = disk.refill.map_or((0, 0), |refill| refill.shards());
+        let most = refills.entry((disk.pod, disk.replaced)).or_default();
+        *most = shards.max(*most);
+        *whole.entry((disk.pod, disk.replaced)).or_default() |= disk.whole;
+    }
+    let refilled = refills.iter().filter(|(disk, _)| !whole[disk]);
+    let line = |(&(pod, _), (whole, all)): (&(u8, u32), &(u16, u16))| {
+        format!("pod {pod} is being refilled: {whole} of {all} shards are whole")
+    };
+    refilled.map(line).collect()
 }
 
 /// What is known of one shard over all pods that answered.

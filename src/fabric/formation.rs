@@ -6,15 +6,16 @@
 //! formed; each pod persists one of them at most, so at most one of the two finds a majority.
 //!
 //! An empty pod that meets a formed one that knows another disk under its number never forms: had it
-//! voted before, it has forgotten how.
+//! voted before, it has forgotten how. It waits until the others have agreed that its disk takes the place of
+//! the lost one, and learns of that, with all they know, from whoever answers first.
 
 use super::Timing;
 use super::handshake::{self, LinkError};
 use super::hello::{Hello, Refusal, Reply};
-use super::identity::{DiskId, Formed};
+use super::identity::Formed;
 use super::quiet::Quiet;
 use bytes::BytesMut;
-use kassa_protocols::ids::PodId;
+use kassa_protocols::ids::{DiskId, PodId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::discriminant;
 use std::net::IpAddr;
@@ -62,10 +63,13 @@ impl Forming {
             return Ok(());
         };
         let same_pods = formed.disks.keys().eq(&self.pods);
-        if !same_pods || !formed.is_consistent() || formed.disks.get(&theirs.pod) != Some(&theirs.disk) {
+        if !same_pods || !formed.is_consistent() || formed.disk_of(theirs.pod) != Some(theirs.disk) {
             return Err(Refusal::UnknownPod { theirs: theirs.pod });
         }
-        let known = formed.disks[&self.hello.pod];
+        let known = formed.disk_of(self.hello.pod).ok_or(Refusal::UnknownPod { theirs: theirs.pod })?;
+        if known == self.hello.disk && formed.times_replaced(self.hello.pod) > 0 {
+            self.replaced_by = None;
+        }
         if known != self.hello.disk {
             self.replaced_by = Some(known);
             let (pod, disk) = (self.hello.pod, self.hello.disk);
@@ -94,9 +98,9 @@ impl Forming {
     pub fn waits_for(&self) -> String {
         if let Some(known) = self.replaced_by {
             return format!(
-                "the disk of this pod ({}) is not the one that the cluster knows for {} ({known}): \
-                 it waits to be replaced",
-                self.hello.disk, self.hello.pod
+                "the disk of this pod ({}) is not the one that the cluster knows for {} ({known}): it waits to be replaced; \
+                 type `kassa replace --pod {}` if that disk is lost, or put its directory back",
+                self.hello.disk, self.hello.pod, self.hello.pod.0
             );
         }
         let missing: Vec<String> =
@@ -259,6 +263,7 @@ mod tests {
     use super::*;
     use crate::fabric::hello::Terms;
     use expect_test::expect;
+    use kassa_protocols::ids::Replacement;
 
     fn hello(pod: u8, disk: u128) -> Hello {
         Hello {
@@ -306,8 +311,21 @@ mod tests {
         wiped.learn(&hello(0, 10)).unwrap();
         wiped.learn(&hello(1, 11)).unwrap();
         assert_eq!(wiped.formed(), None);
-        expect!["the disk of this pod (00000000000000000000000000000063) is not the one that the cluster knows for p2 (0000000000000000000000000000000c): it waits to be replaced"]
+        expect!["the disk of this pod (00000000000000000000000000000063) is not the one that the cluster knows for p2 (0000000000000000000000000000000c): it waits to be replaced; type `kassa replace --pod 2` if that disk is lost, or put its directory back"]
             .assert_eq(&wiped.waits_for());
+    }
+
+    #[test]
+    fn a_wiped_pod_joins_once_its_disk_is_the_known_one() {
+        let mut vector = Formed::new([(0, 10), (1, 11), (2, 12)].map(|(p, d)| (PodId(p), DiskId(d))).into());
+        let mut wiped = forming(2, 99);
+        wiped.learn(&Hello { formed: Some(vector.clone()), ..hello(0, 10) }).unwrap_err();
+        // Another was let in before it.
+        vector.replaced.insert(PodId(2), Replacement { disk: DiskId(98), count: 1 });
+        wiped.learn(&Hello { formed: Some(vector.clone()), ..hello(0, 10) }).unwrap_err();
+        vector.replaced.insert(PodId(2), Replacement { disk: DiskId(99), count: 2 });
+        wiped.learn(&Hello { formed: Some(vector.clone()), ..hello(0, 10) }).unwrap();
+        assert_eq!(wiped.formed(), Some(&vector));
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub enum LinkError {
     Superseded,
     #[error("its own link to this pod broke")]
     OtherHalfBroke,
+    #[error("its disk was replaced")]
+    Replaced,
 }
 
 impl LinkError {

@@ -3,8 +3,8 @@
 //! The dialer sends a [`Hello`]; the accepter answers with its own or says why not. What differs is
 //! refused, never worked around: two pods that hash keys or count votes differently corrupt each other.
 
-use super::identity::{ClusterId, DiskId, Formed};
-use kassa_protocols::ids::PodId;
+use super::identity::{ClusterId, Formed};
+use kassa_protocols::ids::{DiskId, PodId};
 use serde::{Deserialize, Serialize};
 
 /// The largest handshake frame: a hundred disk ids and all terms fit twice.
@@ -48,6 +48,15 @@ pub enum Refusal {
     OtherCluster { theirs: ClusterId, ours: ClusterId },
     #[error("the disk of {pod} is {theirs}, but the cluster knows {ours}: that pod must be replaced")]
     OtherDisk { pod: PodId, theirs: DiskId, ours: DiskId },
+    #[error(
+        "it has disk {theirs}, which took the place of a lost one, and this pod has not heard of that yet"
+    )]
+    NewerDisk { theirs: DiskId },
+    #[error(
+        "the disk of {pod} ({disk}) was replaced while it was away, and counts no more: empty the pod's data \
+         directory and type `kassa replace --pod {}` to have it refilled from the others", .pod.0
+    )]
+    Replaced { pod: PodId, disk: DiskId },
 }
 
 impl Terms {
@@ -106,14 +115,27 @@ impl Hello {
         {
             return Err(Refusal::OtherCluster { theirs: other.cluster, ours: ours.cluster });
         }
-        match ours.disks.get(&theirs.pod) {
-            None => Err(Refusal::UnknownPod { theirs: theirs.pod }),
-            Some(_) if theirs.pod == self.pod => Err(Refusal::UnknownPod { theirs: theirs.pod }),
-            Some(disk) if *disk != theirs.disk => {
-                Err(Refusal::OtherDisk { pod: theirs.pod, theirs: theirs.disk, ours: *disk })
-            }
-            Some(_) => Ok(()),
+        if theirs.pod == self.pod {
+            return Err(Refusal::UnknownPod { theirs: theirs.pod });
         }
+        let known = ours.disk_of(theirs.pod).ok_or(Refusal::UnknownPod { theirs: theirs.pod })?;
+        let times = |of: &Formed, pod: PodId| of.times_replaced(pod);
+        if let Some(other) = &theirs.formed {
+            // Whoever knows of more replacements of a pod knows better.
+            if times(other, self.pod) > times(ours, self.pod) {
+                return Err(Refusal::Replaced { pod: self.pod, disk: self.disk });
+            }
+            if times(other, theirs.pod) < times(ours, theirs.pod) {
+                return Err(Refusal::Replaced { pod: theirs.pod, disk: theirs.disk });
+            }
+            if times(other, theirs.pod) > times(ours, theirs.pod) {
+                return Err(Refusal::NewerDisk { theirs: theirs.disk });
+            }
+        }
+        if known != theirs.disk {
+            return Err(Refusal::OtherDisk { pod: theirs.pod, theirs: theirs.disk, ours: known });
+        }
+        Ok(())
     }
 }
 
@@ -128,6 +150,7 @@ pub fn shortened(text: &str) -> String {
 mod tests {
     use super::*;
     use expect_test::expect;
+    use kassa_protocols::ids::Replacement;
 
     fn hello(pod: u8, disk: u128, formed: &[(u8, u128)]) -> Hello {
         let disks = formed.iter().map(|&(pod, disk)| (PodId(pod), DiskId(disk))).collect();
@@ -150,6 +173,26 @@ mod tests {
     fn a_peer_of_the_same_cluster_is_welcome() {
         assert_eq!(refusal(&hello(1, 11, &[(0, 10), (1, 11)])), "welcome");
         assert_eq!(refusal(&hello(1, 11, &[])), "welcome");
+    }
+
+    #[test]
+    fn a_disk_that_was_replaced_is_refused_and_told() {
+        let replacement = |count, disk| Replacement { disk: DiskId(disk), count };
+        let mut ours = hello(0, 10, &[(0, 10), (1, 11)]);
+        let first = hello(1, 11, &[(0, 10), (1, 11)]);
+        let mut second = hello(1, 12, &[(0, 10), (1, 11)]);
+        second.formed.as_mut().unwrap().replaced.insert(PodId(1), replacement(1, 12));
+        assert_eq!(ours.check(&second), Err(Refusal::NewerDisk { theirs: DiskId(12) }));
+        ours.formed.as_mut().unwrap().replaced.insert(PodId(1), replacement(1, 12));
+        assert_eq!(ours.check(&second), Ok(()));
+        let refusal = ours.check(&first).unwrap_err();
+        assert_eq!(refusal, Refusal::Replaced { pod: PodId(1), disk: DiskId(11) });
+        // It learns the same of whoever knows.
+        assert_eq!(first.check(&ours), Err(refusal.clone()));
+        expect!["the disk of p1 (0000000000000000000000000000000b) was replaced while it was away, and counts no more: empty the pod's data directory and type `kassa replace --pod 1` to have it refilled from the others"]
+            .assert_eq(&refusal.to_string());
+        // An empty one is told by the vector that it has to wait.
+        assert!(matches!(ours.check(&hello(1, 13, &[])), Err(Refusal::OtherDisk { .. })));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 use super::hello::{Refusal, Terms};
 use crate::failpoint;
-use kassa_protocols::ids::PodId;
+use kassa_protocols::ids::{DiskId, PodId, Replacement};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,10 +15,6 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
-
-/// Names one pod's disk for ever: random, drawn when its directory was first used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct DiskId(pub u128);
 
 /// Names a cluster: the hash of its first pods' disk ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -28,7 +24,11 @@ pub struct ClusterId(pub u128);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Formed {
     pub cluster: ClusterId,
+    /// Those it formed with, which give it its name.
     pub disks: BTreeMap<PodId, DiskId>,
+    /// Those that took the place of lost ones, as far as the speaker knows. In the file of a pod on such a disk:
+    /// what was replaced when it joined.
+    pub replaced: BTreeMap<PodId, Replacement>,
 }
 
 /// What the file says.
@@ -79,7 +79,29 @@ impl Formed {
             bytes.push(pod.0);
             bytes.extend_from_slice(&disk.0.to_be_bytes());
         }
-        Self { cluster: ClusterId(xxh3_128(&bytes)), disks }
+        Self { cluster: ClusterId(xxh3_128(&bytes)), disks, replaced: BTreeMap::new() }
+    }
+
+    /// The disk that `pod` must have.
+    #[must_use]
+    pub fn disk_of(&self, pod: PodId) -> Option<DiskId> {
+        self.replaced.get(&pod).map(|known| known.disk).or_else(|| self.disks.get(&pod).copied())
+    }
+
+    /// What it means to `pod` that it has learnt of this, for its log.
+    #[must_use]
+    pub fn news(&self, pod: PodId) -> &'static str {
+        if self.times_replaced(pod) > 0 {
+            "this pod's disk takes the place of a lost one: it is refilled"
+        } else {
+            "the cluster has formed"
+        }
+    }
+
+    /// How many disks of `pod` were replaced.
+    #[must_use]
+    pub fn times_replaced(&self, pod: PodId) -> u32 {
+        self.replaced.get(&pod).map_or(0, |known| known.count)
     }
 
     /// Whether the name is that of these disks.
@@ -191,6 +213,13 @@ impl Identity {
             let disks: Vec<String> =
                 formed.disks.iter().map(|(pod, disk)| format!("{} = \"{disk}\"", pod.0)).collect();
             text += &format!("cluster = \"{}\"\ndisks = {{ {} }}\n", formed.cluster, disks.join(", "));
+            if !formed.replaced.is_empty() {
+                let replaced = formed.replaced.iter();
+                let replaced: Vec<String> = replaced
+                    .map(|(pod, known)| format!("{} = \"{} {}\"", pod.0, known.count, known.disk))
+                    .collect();
+                text += &format!("replaced = {{ {} }}\n", replaced.join(", "));
+            }
         }
         let sum = xxh3_64(text.as_bytes());
         text + &format!("{CHECKSUM}{sum:016x}\"\n")
@@ -217,17 +246,22 @@ impl Identity {
             (Some(cluster), Some(disks)) => {
                 let mut known = BTreeMap::new();
                 for (pod, disk) in disks {
-                    let pod = pod.parse().map_err(|_| format!("{pod:?} is no pod number"))?;
-                    known.insert(PodId(pod), DiskId(hex(&disk)?));
+                    known.insert(number(&pod)?, DiskId(hex(&disk)?));
                 }
-                Some(Formed { cluster: ClusterId(hex(&cluster)?), disks: known })
+                let mut replaced = BTreeMap::new();
+                for (pod, text) in file.replaced.unwrap_or_default() {
+                    let (count, disk) = text.split_once(' ').ok_or_else(|| format!("{text:?} is no disk"))?;
+                    let count = count.parse().map_err(|_| format!("{count:?} is no count"))?;
+                    replaced.insert(number(&pod)?, Replacement { disk: DiskId(hex(disk)?), count });
+                }
+                Some(Formed { cluster: ClusterId(hex(&cluster)?), disks: known, replaced })
             }
             (Some(_), None) | (None, Some(_)) => return Err("cluster and disks go together".to_owned()),
         };
         let fixed = Terms::new(file.fixed.into_iter().collect());
         let identity = Self { pod: PodId(file.pod), disk: DiskId(hex(&file.disk)?), fixed, formed };
         if let Some(formed) = &identity.formed
-            && (!formed.is_consistent() || formed.disks.get(&identity.pod) != Some(&identity.disk))
+            && (!formed.is_consistent() || formed.disk_of(identity.pod) != Some(identity.disk))
         {
             return Err("its cluster id, disks and disk do not go together".to_owned());
         }
@@ -261,6 +295,11 @@ struct Lines {
     fixed: BTreeMap<String, String>,
     cluster: Option<String>,
     disks: Option<BTreeMap<String, String>>,
+    replaced: Option<BTreeMap<String, String>>,
+}
+
+fn number(text: &str) -> Result<PodId, String> {
+    text.parse().map(PodId).map_err(|_| format!("{text:?} is no pod number"))
 }
 
 fn hex(text: &str) -> Result<u128, String> {
@@ -269,12 +308,6 @@ fn hex(text: &str) -> Result<u128, String> {
 
 fn holds_data(directory: &Path) -> bool {
     std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
-}
-
-impl fmt::Display for DiskId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
-    }
 }
 
 impl fmt::Display for ClusterId {
@@ -341,6 +374,18 @@ mod tests {
         let pod = Pod::new();
         let formed = pod.form();
         assert_eq!(pod.load().unwrap(), formed);
+    }
+
+    #[test]
+    fn a_disk_that_took_the_place_of_a_lost_one_comes_back() {
+        let pod = Pod::new();
+        let mut identity = pod.form();
+        let formed = identity.formed.as_mut().unwrap();
+        identity.disk = DiskId(77);
+        formed.replaced.insert(identity.pod, Replacement { disk: DiskId(77), count: 2 });
+        identity.persist(pod.directory.path()).unwrap();
+        assert_eq!(pod.load().unwrap(), identity);
+        assert!(identity.formed.unwrap().is_consistent(), "the cluster keeps its name");
     }
 
     #[test]

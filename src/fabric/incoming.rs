@@ -6,7 +6,7 @@
 use super::faults::{Illness, until};
 use super::frame::{self, FRAME_BYTES_MAX};
 use super::handshake::{self, LinkError};
-use super::hello::{Hello, Reply};
+use super::hello::{Hello, Refusal, Reply};
 use super::outgoing::{CurrentLink, Outgoing};
 use super::quiet::Quiet;
 use super::{Event, LinkNo, Shared};
@@ -104,30 +104,26 @@ impl Incoming {
             Ok(hello) => hello,
             Err(error) => return self.say_of_stranger(from, &error.kind(), &error.to_string()),
         };
-        let peer = match shared.hello.check(&hello) {
-            Ok(()) => self.peers.get(&hello.pod).expect("checked against the pods of the cluster"),
-            Err(refusal) => {
-                let kind = format!("{} {:?}", hello.pod, discriminant(&refusal));
-                self.say(&kind, &format!("{} is refused: {refusal}", hello.pod));
-                // To one whose disk is not the known one, the vector says so better than a refusal.
-                let reply = match (&refusal, &hello.formed) {
-                    (super::hello::Refusal::OtherDisk { .. }, None) => Reply::Welcome(shared.hello.clone()),
-                    _ => Reply::Refused(refusal.to_string()),
-                };
-                let _ = handshake::answer(&mut stream, &reply, within).await;
-                return;
-            }
-        };
+        let ours = shared.hello().clone();
+        if let Err(refusal) = ours.check(&hello) {
+            return self.refuse(&shared, stream, ours, &hello, refusal).await;
+        }
         if timeout(within, until(&mut shared.faults.of(hello.pod), Illness::lets_talk)).await.is_err() {
             return;
         }
-        let welcome = Reply::Welcome(shared.hello.clone());
+        let welcome = Reply::Welcome(ours);
         if hello.formed.is_none() {
             // It forms by what it hears, and dials again. An error is its to notice.
             let _ = handshake::answer(&mut stream, &welcome, within).await;
             return;
         }
-        let Some((link, ended)) = peer.supersede(&hello, &shared) else { return };
+        let peer = self.peers.get(&hello.pod).expect("checked against the pods of the cluster");
+        let superseded = {
+            // Its disk may have been replaced since.
+            let ours = shared.hello();
+            if ours.check(&hello).is_ok() { peer.supersede(&hello, &shared) } else { None }
+        };
+        let Some((link, ended)) = superseded else { return };
         peer.outgoing.peer_was_seen();
         let why = match handshake::answer(&mut stream, &welcome, within).await {
             Ok(()) => {
@@ -150,10 +146,48 @@ impl Incoming {
             | LinkError::Stalled(_)
             | LinkError::Overflow(_)
             | LinkError::InboxFull
+            | LinkError::Replaced
             | LinkError::OtherHalfBroke => {
                 let kind = format!("{} {}", hello.pod, why.kind());
                 self.say(&kind, &format!("the link of {} to this pod is closed: {why}", hello.pod));
             }
+        }
+    }
+
+    /// Tells one that may not speak why.
+    async fn refuse<M>(
+        &self,
+        shared: &Shared<M>,
+        mut stream: TcpStream,
+        ours: Hello,
+        hello: &Hello,
+        refusal: Refusal,
+    ) {
+        if matches!(refusal, Refusal::Replaced { pod, .. } if pod == ours.pod) {
+            // The event loop ends the process.
+            return shared.tell(Event::Replaced { why: refusal.to_string() }).await;
+        }
+        let kind = format!("{} {:?}", hello.pod, discriminant(&refusal));
+        self.say(&kind, &format!("{} is refused: {refusal}", hello.pod));
+        let waits = matches!(refusal, Refusal::OtherDisk { .. }) && hello.formed.is_none();
+        if waits {
+            shared.note_waiting(hello.pod, hello.disk);
+        }
+        // To one whose disk is not the known one, the vector says so better than a refusal.
+        let reply = if waits || matches!(refusal, Refusal::Replaced { .. }) {
+            Reply::Welcome(ours)
+        } else {
+            Reply::Refused(refusal.to_string())
+        };
+        // An error is the dialer's to notice and to repeat.
+        let _ = handshake::answer(&mut stream, &reply, shared.timing.handshake).await;
+    }
+
+    /// Ends the link of a pod, and has nothing of it admitted any more.
+    pub fn cut(&self, pod: PodId) {
+        if let Some(peer) = self.peers.get(&pod) {
+            peer.current.set(LinkNo(0));
+            *peer.latest.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
     }
 

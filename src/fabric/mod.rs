@@ -29,15 +29,15 @@ use faults::Faults;
 use handshake::LinkError;
 use hello::Hello;
 use incoming::Incoming;
-use kassa_protocols::ids::PodId;
+use kassa_protocols::ids::{DiskId, PodId, Replacement};
 use outgoing::{CurrentLink, Outgoing};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -52,6 +52,8 @@ pub enum Event<M> {
     Up { peer: PodId, link: LinkNo },
     /// The outgoing link to a peer went down; what was queued on it is lost.
     Down { peer: PodId, link: LinkNo },
+    /// A peer says that another disk has taken the place of this pod's.
+    Replaced { why: String },
 }
 
 /// Numbers the links of one pod, in the order in which they were shaken hands on.
@@ -85,7 +87,8 @@ const OFFER_AGAIN_AFTER: Duration = Duration::from_millis(1);
 
 /// What the fabric's tasks share.
 struct Shared<M> {
-    hello: Hello,
+    hello: Arc<Mutex<Hello>>,
+    waiting: Arc<Mutex<BTreeMap<PodId, (DiskId, Instant)>>>,
     timing: Timing,
     faults: Arc<Faults>,
     deliver: Deliver<M>,
@@ -94,7 +97,20 @@ struct Shared<M> {
     tasks: Arc<Mutex<JoinSet<()>>>,
 }
 
+/// An empty pod that was not heard for so long waits no more: it asks again at least as often as links are dialed.
+const WAITS_FOR: Duration = Duration::from_secs(10);
+
 impl<M> Shared<M> {
+    fn hello(&self) -> MutexGuard<'_, Hello> {
+        self.hello.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An empty pod has introduced itself by this disk.
+    fn note_waiting(&self, pod: PodId, disk: DiskId) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.insert(pod, (disk, Instant::now()));
+    }
+
     fn next_link(&self) -> LinkNo {
         LinkNo(self.links.fetch_add(1, Ordering::Relaxed) + 1)
     }
@@ -120,6 +136,10 @@ impl<M> Shared<M> {
 /// What the event loop holds of the fabric. Dropping it ends all links.
 pub struct Links {
     peers: BTreeMap<PodId, Link>,
+    hello: Arc<Mutex<Hello>>,
+    /// Disks of empty pods that wait to take the place of others, and when they last said so.
+    waiting: Arc<Mutex<BTreeMap<PodId, (DiskId, Instant)>>>,
+    incoming: Arc<Incoming>,
     /// Holds one encoded frame at a time.
     scratch: Vec<u8>,
     tasks: Arc<Mutex<JoinSet<()>>>,
@@ -135,8 +155,18 @@ struct Link {
 /// What is left of an event for the node.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Admitted<M> {
-    Frame { from: PodId, messages: Vec<M> },
-    Link { peer: PodId, up: bool },
+    Frame {
+        from: PodId,
+        messages: Vec<M>,
+    },
+    Link {
+        peer: PodId,
+        up: bool,
+    },
+    /// This pod's disk was replaced, so that it may take part in nothing any more.
+    Replaced {
+        why: String,
+    },
 }
 
 /// Starts the links of the pod that introduces itself by `hello`, on the current tokio runtime.
@@ -160,7 +190,18 @@ where
 
     let tasks = Arc::new(Mutex::new(JoinSet::new()));
     let (links, dials) = (AtomicU64::new(0), AtomicU64::new(1));
-    let shared = Arc::new(Shared { hello, timing, faults, deliver, links, dials, tasks: tasks.clone() });
+    let (hello, waiting) = (Arc::new(Mutex::new(hello)), Arc::default());
+    let (hello, waiting) = (&hello, &waiting);
+    let shared = Arc::new(Shared {
+        hello: Arc::clone(hello),
+        waiting: Arc::clone(waiting),
+        timing,
+        faults,
+        deliver,
+        links,
+        dials,
+        tasks: tasks.clone(),
+    });
     let peers: BTreeMap<PodId, Link> = peers
         .iter()
         .map(|(&peer, address)| {
@@ -173,8 +214,9 @@ where
     }
     let halves = peers.values().map(|link| (link.outgoing.clone(), link.current.clone()));
     let incoming = Arc::new(Incoming::new(halves));
-    shared.spawn(incoming.run(shared.clone(), listener));
-    Links { peers, scratch: Vec::new(), tasks }
+    shared.spawn(incoming.clone().run(shared.clone(), listener));
+    let (hello, waiting) = (Arc::clone(hello), Arc::clone(waiting));
+    Links { peers, hello, waiting, incoming, scratch: Vec::new(), tasks }
 }
 
 impl Links {
@@ -195,7 +237,30 @@ impl Links {
                 known.up.take_if(|up| *up == link)?;
                 Some(Admitted::Link { peer, up: false })
             }
+            Event::Replaced { why } => Some(Admitted::Replaced { why }),
         }
+    }
+
+    /// The cluster knows another disk of `pod` from now on: its links are cut, and of the old disk not even what
+    /// waits in the inbox is admitted.
+    pub fn replaced(&mut self, pod: PodId, replacement: Replacement) {
+        let mut hello = self.hello.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(formed) = &mut hello.formed {
+            formed.replaced.insert(pod, replacement);
+        }
+        // Under the same lock as what lets a link in.
+        self.incoming.cut(pod);
+        drop(hello);
+        if let Some(link) = self.peers.get(&pod) {
+            link.outgoing.reset(LinkError::Replaced);
+        }
+    }
+
+    /// The disk of an empty pod that waits to be let in as `pod`.
+    #[must_use]
+    pub fn waiting(&self, pod: PodId) -> Option<DiskId> {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.get(&pod).filter(|(_, heard)| heard.elapsed() < WAITS_FOR).map(|(disk, _)| *disk)
     }
 
     /// Sends `messages` to `peer` as one frame, in order, without waiting; they are lost if the link

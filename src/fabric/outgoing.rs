@@ -6,7 +6,7 @@
 
 use super::faults::{Illness, until};
 use super::handshake::{self, LinkError};
-use super::hello::Hello;
+use super::hello::{Hello, Refusal};
 use super::quiet::Quiet;
 use super::{Event, LinkNo, Shared};
 use bytes::{Buf, BytesMut};
@@ -125,17 +125,24 @@ impl Outgoing {
         let mut quiet = Quiet::default();
         let mut wait = timing.dial_min;
         loop {
-            let hello = Hello { dial: shared.dials.fetch_add(1, Ordering::Relaxed), ..shared.hello.clone() };
+            let hello =
+                Hello { dial: shared.dials.fetch_add(1, Ordering::Relaxed), ..shared.hello().clone() };
             let dialed = self.dial(&hello, timing.handshake).await;
             let dialed = dialed.and_then(|(stream, theirs)| {
                 // A peer that has not formed answers, and closes: it learns from this pod's hello.
-                if theirs.formed.is_some() { Ok(stream) } else { Err(LinkError::NotFormed) }
+                if theirs.formed.is_some() { Ok((stream, theirs)) } else { Err(LinkError::NotFormed) }
             });
+            if let Err(LinkError::Refused(why @ Refusal::Replaced { pod, .. })) = &dialed
+                && *pod == hello.pod
+            {
+                // The event loop ends the process.
+                return shared.tell(Event::Replaced { why: why.to_string() }).await;
+            }
             match dialed {
-                Ok(stream) => {
+                Ok((stream, theirs)) => {
                     let began = Instant::now();
                     info!(peer = %self.peer, "link up");
-                    let why = self.keep(&shared, stream).await;
+                    let why = self.keep(&shared, stream, &theirs).await;
                     info!(peer = %self.peer, "link down: {why}");
                     quiet.forget();
                     if began.elapsed() >= SETTLED_AFTER {
@@ -165,7 +172,7 @@ impl Outgoing {
     }
 
     /// Keeps one link until it ends; says why it did.
-    async fn keep<M>(&self, shared: &Shared<M>, stream: TcpStream) -> LinkError {
+    async fn keep<M>(&self, shared: &Shared<M>, stream: TcpStream, theirs: &Hello) -> LinkError {
         let stall = shared.timing.stall;
         if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, millis(stall)) {
             return LinkError::Io(error.into());
@@ -176,6 +183,10 @@ impl Outgoing {
             let mut wire = self.lock();
             wire.up = Some(Up { link, stream: stream.clone(), since: Instant::now() });
             wire.cut = None;
+        }
+        // Its disk may have been replaced since it said which it is, just before this link could be cut.
+        if shared.hello().check(theirs).is_err() {
+            self.reset(LinkError::Replaced);
         }
         shared.tell(Event::Up { peer: self.peer, link }).await;
         let why = tokio::select! {

@@ -81,7 +81,9 @@ pub const fn told(op: &Op) -> Book {
         | Op::PayOrder { .. }
         | Op::CancelPayment { .. }
         | Op::PaymentStatus { .. }
-        | Op::LoadUsers { .. } => Book::PaymentTold,
+        | Op::LoadUsers { .. }
+        // Of no book: an operator's.
+        | Op::Replace { .. } => Book::PaymentTold,
     }
 }
 
@@ -289,6 +291,7 @@ fn refused(shop: &Shop, record: &Record, refusal: &Refusal) -> Result<(), &'stat
             if known && !removes { Err("an item that exists is not found") } else { Ok(()) }
         }
         Refusal::UserNotFound(_) => Err("a user that exists is not found"),
+        Refusal::NotReplaced(_) => Err("a client is no operator"),
         Refusal::BadAmount(_) => {
             if matches!(record.op, Op::RemoveItem { .. }) {
                 Ok(())

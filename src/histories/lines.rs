@@ -38,6 +38,7 @@ pub fn check(shop: &Shop, record: &Record, answer: &Answer) -> Result<(), &'stat
         | Answer::User { .. }
         | Answer::Funds { .. }
         | Answer::Credit { .. }
+        | Answer::Replaced(_)
         | Answer::PaymentStatus { .. }
         | Answer::Loaded { .. } => return Ok(()),
     };

@@ -2,15 +2,17 @@
 //!
 //! A `batch_init` is first logged here, with its key, its arguments and a seed derived from the key; its
 //! number is the incarnation of what it makes. A retry finds the record. One that newer ones wholly cover
-//! is dropped once every shard has logged those; its key lives as long as any other.
+//! is dropped once every shard has logged those; its key lives as long as any other. Which disks were replaced
+//! is agreed on here as well, see [`super::disks`].
 
 use super::batch::{BatchRecord, Load};
+use super::disks::{Disks, NotReplaced};
 use super::keys;
 use super::machine::{Context, Machine, decode, encode};
 use super::request::Answer;
 use super::stock::batch_key;
 use bytes::Bytes;
-use kassa_protocols::ids::{Incarnation, OpId};
+use kassa_protocols::ids::{DiskId, Incarnation, OpId, PodId, Replacement};
 use kassa_protocols::tables::View;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -30,6 +32,17 @@ pub enum Command {
     },
     /// Changes and tells nothing.
     Nothing,
+    /// The disk of a pod is lost: it has a new one.
+    Replace {
+        pod: PodId,
+        old: DiskId,
+        new: DiskId,
+    },
+    /// A pod holds all of its shards on its new disk.
+    Whole {
+        pod: PodId,
+        disk: DiskId,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +51,7 @@ pub enum Outcome {
     /// Logged everywhere long since, and overwritten: the key is known.
     Done(Answer),
     Acknowledged,
+    Replaced(Result<Replacement, NotReplaced>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +65,7 @@ struct Entry {
 #[derive(Debug, Default)]
 pub struct Cluster {
     batches: BTreeMap<Incarnation, Entry>,
+    pub disks: Disks,
 }
 
 impl Cluster {
@@ -119,6 +134,13 @@ impl Machine for Cluster {
                 Outcome::Acknowledged
             }
             Command::Nothing => Outcome::Acknowledged,
+            Command::Replace { pod, old, new } => {
+                Outcome::Replaced(self.disks.replace(view, *pod, *old, *new))
+            }
+            Command::Whole { pod, disk } => {
+                self.disks.whole(view, *pod, *disk);
+                Outcome::Acknowledged
+            }
         }
     }
 
@@ -129,5 +151,6 @@ impl Machine for Cluster {
             .map(|(_, stored)| decode::<Entry>(&stored))
             .map(|entry| (entry.batch.incarnation, entry))
             .collect();
+        self.disks.rebuild(view);
     }
 }

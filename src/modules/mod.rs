@@ -4,6 +4,7 @@
 
 pub mod batch;
 pub mod cluster;
+pub mod disks;
 pub mod keys;
 pub mod machine;
 pub mod money;

@@ -1,7 +1,8 @@
 //! What clients ask and what they are told: the contract's operations, free of HTTP.
 
+use super::disks::NotReplaced;
 use super::money::Money;
-use kassa_protocols::ids::OpId;
+use kassa_protocols::ids::{DiskId, OpId, PodId, Replacement};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -132,6 +133,12 @@ pub enum Op {
         n: u64,
         credit: Money,
     },
+    /// An operator's: the disk of a pod is lost, and an empty one takes its place.
+    Replace {
+        pod: PodId,
+        old: DiskId,
+        new: DiskId,
+    },
 }
 
 /// A client's request: the operation, and the identity under which it takes effect once.
@@ -202,6 +209,7 @@ pub enum Answer {
     Loaded {
         n: u64,
     },
+    Replaced(Replacement),
 }
 
 /// Why nothing was changed: an outcome of its own, not an error.
@@ -217,6 +225,7 @@ pub enum Refusal {
     InsufficientCredit,
     OrderPaid(OrderId),
     PaymentMismatch,
+    NotReplaced(NotReplaced),
 }
 
 /// How a request ended.

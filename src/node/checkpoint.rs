@@ -17,6 +17,7 @@ use kassa_protocols::tables::{Change, Disk};
 impl Node {
     /// The commits of this round, in the order in which they may begin.
     pub(super) fn commits(&mut self, disk: &dyn Disk) -> Vec<Commit> {
+        self.note_whole();
         let mut due = std::mem::take(&mut self.due);
         let mut commits: Vec<Commit> = Vec::new();
         for store in [Module::Stock, Module::Payment, Module::Order] {
@@ -195,7 +196,8 @@ impl Node {
             | Message::Read { .. }
             | Message::ReadAnswer { .. }
             | Message::Ping { .. }
-            | Message::Pong { .. } => None,
+            | Message::Pong { .. }
+            | Message::Refilling(_) => None,
         }
     }
 }

@@ -6,7 +6,8 @@ use super::outbox::Outbox;
 use super::pod::Node;
 use crate::modules::batch::{BatchRecord, Load};
 use crate::modules::cluster::{self, Cluster, Command};
-use crate::modules::request::Outcome;
+use crate::modules::disks::NotReplaced;
+use crate::modules::request::{Answer, Op, Outcome, Refusal, Request};
 use kassa_protocols::ids::PodId;
 use kassa_protocols::quorum;
 use kassa_protocols::tables::Disk;
@@ -34,6 +35,17 @@ impl ClusterShard {
             }
             Ask::OrderBatch { index } => {
                 self.group.read(Command::Nothing, Waiter::OrderBatch { from, id, index }, disk)
+            }
+            Ask::Op { request: Request { op: Op::Replace { pod, old, new }, .. }, .. } => {
+                let done = self.group.machine.disks.replaced().get(&pod);
+                if out.is_up(pod) && done.is_none_or(|done| done.replacement.disk != new) {
+                    let refusal = Refusal::NotReplaced(NotReplaced::IsUp(pod));
+                    return Self::tell(from, id, Tell::Outcome(Outcome::Refused(refusal)), out);
+                }
+                self.group.submit(Command::Replace { pod, old, new }, Waiter::Ask { from, id }, disk)
+            }
+            Ask::Whole { pod, disk: whole } => {
+                self.group.submit(Command::Whole { pod, disk: whole }, Waiter::Ask { from, id }, disk)
             }
             Ask::Op { .. } | Ask::Add { .. } | Ask::OfOrder { .. } | Ask::Owner { .. } => return,
             Ask::Anywhere { .. } | Ask::Log { .. } => return,
@@ -63,6 +75,12 @@ impl ClusterShard {
                         cluster::Outcome::Logged(batch) => Tell::Batch(batch),
                         cluster::Outcome::Done(answer) => Tell::Outcome(Outcome::Done(answer)),
                         cluster::Outcome::Acknowledged => Tell::Done,
+                        cluster::Outcome::Replaced(Ok(replacement)) => {
+                            Tell::Outcome(Outcome::Done(Answer::Replaced(replacement)))
+                        }
+                        cluster::Outcome::Replaced(Err(why)) => {
+                            Tell::Outcome(Outcome::Refused(Refusal::NotReplaced(why)))
+                        }
                     };
                     Self::tell(from, id, tell, out);
                 }

@@ -1,9 +1,10 @@
 //! What a node is told: who it is, who the others are, how each module is replicated.
 
-use kassa_protocols::ids::PodId;
+use kassa_protocols::ids::{DiskId, PodId, Replacement};
 use kassa_protocols::time::Span;
 use kassa_protocols::{paxos, quorum};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// How a module is replicated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +22,11 @@ pub struct Config {
     pub me: PodId,
     /// All pods of the cluster, this one included.
     pub pods: Vec<PodId>,
+    /// The disks that the cluster formed with.
+    pub disks: BTreeMap<PodId, DiskId>,
+    /// Of a pod whose disk took the place of a lost one: what was replaced by then, itself included. The
+    /// cluster group says what was replaced since, and to all others.
+    pub replaced: BTreeMap<PodId, Replacement>,
     pub shards: u16,
     pub replicas: usize,
     pub payment: Protocol,

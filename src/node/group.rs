@@ -12,6 +12,7 @@ use super::config::{Config, Protocol};
 use super::copy::{Durable, META, Meta};
 use super::message::{Message, Record};
 use super::outbox::Outbox;
+use super::replace::Epoch;
 use crate::modules::machine::{Context, Machine, decode, encode};
 use kassa_protocols::ids::{Ballot, PodId, Shard};
 use kassa_protocols::tables::{Disk, State, VersionBytes, View};
@@ -67,6 +68,8 @@ pub struct Group<M: Machine, T> {
     pub(super) lead: Ballot,
     pub(super) paxos_fx: PaxosFx,
     pub(super) quorum_fx: QuorumFx,
+    /// It has become whole, and no checkpoint says so yet.
+    pub(super) became_whole: bool,
 }
 
 impl<M: Machine, T> Group<M, T> {
@@ -75,6 +78,7 @@ impl<M: Machine, T> Group<M, T> {
         shard: Shard,
         config: &Config,
         protocol: Protocol,
+        Epoch { now: epoch, joined }: Epoch,
         voters: Vec<PodId>,
         learners: Vec<PodId>,
         watched: Option<u8>,
@@ -103,7 +107,7 @@ impl<M: Machine, T> Group<M, T> {
                 let history_bytes_max = config.limits.paxos_history_bytes_max;
                 let me = config.me;
                 let config =
-                    paxos::Config { shard, me, epoch: 1, voters, learners, timing, history_bytes_max };
+                    paxos::Config { shard, me, epoch, joined, voters, learners, timing, history_bytes_max };
                 Replica::Paxos(Box::new(paxos::Replica::new(config, durable, now)))
             }
             Protocol::Quorum => {
@@ -124,7 +128,8 @@ impl<M: Machine, T> Group<M, T> {
                 let config = quorum::Config {
                     shard,
                     me: config.me,
-                    epoch: 1,
+                    epoch,
+                    joined,
                     replicas: voters,
                     write_quorum,
                     read_quorum,
@@ -155,6 +160,7 @@ impl<M: Machine, T> Group<M, T> {
             lead,
             paxos_fx: PaxosFx::new(),
             quorum_fx: QuorumFx::new(),
+            became_whole: false,
         }
     }
 
@@ -419,6 +425,7 @@ impl<M: Machine, T> Group<M, T> {
             paxos::Event::SnapshotWanted { peer } => {
                 self.outputs.push_back(Output::Copy { peer, newer_than: None });
             }
+            paxos::Event::Whole => self.became_whole = true,
         }
     }
 

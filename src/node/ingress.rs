@@ -258,7 +258,9 @@ impl Ingress {
             Ask::Add { request, incarnation, price } => (request.clone(), *incarnation, Some(*price)),
             Ask::Anywhere { .. } => return true,
             Ask::OfOrder { .. } | Ask::Owner { .. } | Ask::Load { .. } => return false,
-            Ask::Loaded { .. } | Ask::OrderBatch { .. } | Ask::Log { .. } => return false,
+            Ask::Loaded { .. } | Ask::OrderBatch { .. } | Ask::Log { .. } | Ask::Whole { .. } => {
+                return false;
+            }
         };
         let anywhere =
             matches!(request.op, Op::CreateOrder { .. } | Op::RemoveItem { .. } | Op::FindOrder { .. })
@@ -429,7 +431,8 @@ fn order_of(op: &Op) -> Option<&OrderId> {
         | Op::FindUser { .. }
         | Op::AddFunds { .. }
         | Op::Pay { .. }
-        | Op::LoadUsers { .. } => None,
+        | Op::LoadUsers { .. }
+        | Op::Replace { .. } => None,
     }
 }
 
@@ -476,6 +479,8 @@ fn target(request: &Request, order: Option<Shard>, map: &Map<'_>) -> Shard {
         }
         Op::CreateUser => map.user(&crate::modules::order::mint_id(request.key)),
         Op::FindUser { user } | Op::AddFunds { user, .. } | Op::Pay { user, .. } => map.user(user.as_str()),
-        Op::LoadOrders { .. } | Op::LoadItems { .. } | Op::LoadUsers { .. } => Shard::CLUSTER,
+        Op::LoadOrders { .. } | Op::LoadItems { .. } | Op::LoadUsers { .. } | Op::Replace { .. } => {
+            Shard::CLUSTER
+        }
     }
 }

@@ -1,10 +1,11 @@
 //! What pods say to each other. ARCHITECTURE.md has the table of who sends what to whom.
 
+use super::Refill;
 use crate::modules::batch::{BatchRecord, Load};
 use crate::modules::payment::OrderRef;
 use crate::modules::request::{ItemId, OrderId, Outcome, Refusal, Request};
 use crate::modules::stock::{self, ReservedLine};
-use kassa_protocols::ids::{Ballot, Incarnation, OpId, PodId, Shard, ShardNo, TxnId};
+use kassa_protocols::ids::{Ballot, DiskId, Incarnation, OpId, PodId, Shard, ShardNo, TxnId};
 use kassa_protocols::tables::Change;
 use kassa_protocols::time::{ShardTime, Span, Time};
 use kassa_protocols::{eventual, paxos, quorum};
@@ -121,6 +122,8 @@ pub enum Message {
     Pong {
         sent: Time,
     },
+    /// A pod on a new disk → all: how far it has come.
+    Refilling(Box<Refill>),
 }
 
 /// An item as of what a replica has accepted.
@@ -178,6 +181,8 @@ pub enum Ask {
     OrderBatch { index: u64 },
     /// A shard of a module: log this batch if you have not.
     Log { batch: BatchRecord },
+    /// Cluster group: the pod holds all of its shards on this disk.
+    Whole { pod: PodId, disk: DiskId },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,6 +9,8 @@
 //!    round; make `commits` durable, in order (stores may be written side by side unless a commit is
 //!    `after_others`); abort the process if that fails;
 //! 4. hand `late` to the links; a frame to oneself is the first input of the next round.
+//!
+//! After each step it asks `take_replaced`: from then on frames of a disk that was replaced are not handed over.
 
 mod admission;
 mod checkout;
@@ -28,6 +30,8 @@ mod payment;
 mod pod;
 mod questions;
 mod reads;
+mod recover;
+mod replace;
 mod requests;
 mod resolve;
 mod routes;
@@ -37,6 +41,7 @@ mod stock;
 pub use config::Config;
 pub use message::Message;
 pub use pod::Node;
+pub use replace::Replace;
 
 use crate::modules::request::{Outcome, Request};
 use bytes::Bytes;
@@ -110,6 +115,33 @@ pub struct Status {
     pub committed: u64,
     /// Reads that a quorum of replicas has settled for this pod since it started.
     pub reads_settled: u64,
+    /// Pods whose disks were replaced.
+    #[serde(default)]
+    pub disks: Vec<DiskStatus>,
+}
+
+/// A pod whose disk took the place of a lost one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskStatus {
+    pub pod: u8,
+    pub disk: String,
+    /// How many of its disks were replaced so far.
+    pub replaced: u32,
+    /// Whether it holds all of its shards again.
+    pub whole: bool,
+    /// How far it has come, as it last said to this pod.
+    pub refill: Option<Refill>,
+}
+
+/// How far a pod on a new disk has come: shards that are whole and all, by module, and what it has received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refill {
+    pub order: (u16, u16),
+    pub stock: (u16, u16),
+    pub payment: (u16, u16),
+    pub cluster: (u16, u16),
+    pub records: u64,
+    pub bytes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -37,11 +37,37 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 const META: &[u8] = super::copy::META;
+/// What is known of replaced disks, apart from `META` and only where there are any.
+const DISKS: &[u8] = b"!disks";
 
 #[derive(Serialize, Deserialize)]
 struct Meta {
     position: u64,
     durable: eventual::Durable,
+}
+
+/// The parts of the durable state that are about replaced disks.
+#[derive(Serialize, Deserialize)]
+struct Disks {
+    whole: u32,
+    acknowledged_by: Vec<(PodId, u32)>,
+}
+
+impl Disks {
+    fn of(durable: &eventual::Durable) -> Option<Self> {
+        let acknowledged_by: Vec<(PodId, u32)> =
+            durable.cursors.iter().map(|cursor| (cursor.peer, cursor.disk)).collect();
+        let any = durable.whole > 0 || acknowledged_by.iter().any(|(_, disk)| *disk > 0);
+        any.then_some(Self { whole: durable.whole, acknowledged_by })
+    }
+
+    fn add_to(self, durable: &mut eventual::Durable) {
+        durable.whole = self.whole;
+        for cursor in &mut durable.cursors {
+            let by = self.acknowledged_by.iter().find(|(peer, _)| *peer == cursor.peer);
+            cursor.disk = by.map_or(0, |(_, disk)| *disk);
+        }
+    }
 }
 
 /// An answer that waits until what it rests on is durable.
@@ -78,11 +104,23 @@ pub struct OrderShard {
 
 impl OrderShard {
     #[must_use]
-    pub fn new(no: ShardNo, config: &Config, replicas: Vec<PodId>, disk: &dyn Disk, now: Time) -> Self {
+    pub fn new(
+        no: ShardNo,
+        config: &Config,
+        joined: u32,
+        disks: BTreeMap<PodId, u32>,
+        replicas: Vec<PodId>,
+        disk: &dyn Disk,
+        now: Time,
+    ) -> Self {
         let shard = Shard { module: Module::Order, no };
         let meta: Option<Meta> = disk.get(shard, META).map(|stored| decode(&stored));
-        let (covered, durable) = meta.map_or_else(Default::default, |meta| (meta.position, meta.durable));
-        let config = eventual::Config { shard, me: config.me, replicas, timing: eventual::Timing::default() };
+        let (covered, mut durable) = meta.map_or_else(Default::default, |meta| (meta.position, meta.durable));
+        if let Some(stored) = disk.get(shard, DISKS) {
+            decode::<Disks>(&stored).add_to(&mut durable);
+        }
+        let (me, timing) = (config.me, eventual::Timing::default());
+        let config = eventual::Config { shard, me, replicas, disks, joined, timing };
         Self {
             no,
             replica: eventual::Replica::new(config, durable, now),
@@ -173,6 +211,16 @@ impl OrderShard {
     #[must_use]
     pub fn is_owned(&self, ballot: Ballot) -> bool {
         self.replica.owning() == Some(ballot)
+    }
+
+    /// A pod's disk was replaced, for the `count`-th time.
+    pub fn replaced(&mut self, pod: PodId, count: u32) {
+        self.replica.replaced(pod, count);
+    }
+    /// Whether this pod's disk took the place of a lost one, and the orders are not all here yet.
+    #[must_use]
+    pub fn is_joining(&self) -> bool {
+        self.replica.is_joining()
     }
 
     fn load(&mut self, disk: &dyn Disk, id: &OrderId, batch: Option<&BatchRecord>) -> Option<OrderSet> {
@@ -357,6 +405,9 @@ impl OrderShard {
     pub fn checkpoint(&mut self, position: u64) -> Vec<Change> {
         let mut changes = self.state.checkpoint(None);
         let meta = Meta { position, durable: self.replica.durable() };
+        if let Some(disks) = Disks::of(&meta.durable) {
+            changes.push((Bytes::from_static(DISKS), Some(encode(&disks))));
+        }
         changes.push((Bytes::from_static(META), Some(encode(&meta))));
         self.covered = position;
         self.oldest_needed = None;
@@ -390,6 +441,8 @@ mod tests {
         let config = Config {
             me: PodId(1),
             pods: pods.clone(),
+            disks: BTreeMap::new(),
+            replaced: BTreeMap::new(),
             shards: 24,
             replicas: 3,
             payment: Protocol::Paxos,
@@ -399,7 +452,7 @@ mod tests {
             limits: Limits::default(),
             seed: 1,
         };
-        OrderShard::new(ShardNo(7), &config, pods, &Empty, Time(0))
+        OrderShard::new(ShardNo(7), &config, 0, BTreeMap::new(), pods, &Empty, Time(0))
     }
 
     #[test]

@@ -108,6 +108,12 @@ impl PaymentShard {
         self.group.is_leading() && self.orders.is_owned(self.group.ballot())
     }
 
+    /// Whether payments or orders of the shard are not all here yet, on a new disk.
+    #[must_use]
+    pub fn is_joining(&self) -> bool {
+        self.group.is_joining() || self.orders.is_joining()
+    }
+
     pub fn tell(&mut self, asker: Asker, outcome: Outcome, out: &mut Outbox) {
         if let (Outcome::Refused(_), Some(key)) = (&outcome, asker.key) {
             self.admission.refuse(key);
@@ -131,6 +137,10 @@ impl PaymentShard {
     pub fn asked(&mut self, now: Time, from: PodId, question: Question, disk: &dyn Disk, out: &mut Outbox) {
         let mut asker = Asker { from, id: question.id, key: None };
         let mut question = question;
+        if self.is_joining() {
+            // What is not here yet must not be taken for what never was.
+            return self.elsewhere(asker, out);
+        }
         if let Ask::Anywhere { request, incarnation, price } = question.ask {
             if !self.is_serving() {
                 return self.anywhere(now, asker, &request, incarnation, price, disk, out);
@@ -160,7 +170,7 @@ impl PaymentShard {
                 self.admission.fence();
                 return self.submit(Command::Load(batch.clone()), Waiter::Ask(asker), disk, out);
             }
-            Ask::Load { .. } | Ask::Loaded { .. } | Ask::OrderBatch { .. } => return,
+            Ask::Load { .. } | Ask::Loaded { .. } | Ask::OrderBatch { .. } | Ask::Whole { .. } => return,
             Ask::Anywhere { .. } => unreachable!("handled above"),
         };
         if !request.op.is_read() {
@@ -184,7 +194,7 @@ impl PaymentShard {
                 self.operation(now, asker, request, incarnation, Some(price), deadline, disk, out);
             }
             Ask::Owner { .. } | Ask::Anywhere { .. } | Ask::Load { .. } => {}
-            Ask::Loaded { .. } | Ask::OrderBatch { .. } | Ask::Log { .. } => {}
+            Ask::Loaded { .. } | Ask::OrderBatch { .. } | Ask::Log { .. } | Ask::Whole { .. } => {}
         }
     }
 
@@ -252,7 +262,7 @@ impl PaymentShard {
                     self.of_order(asker, &request, order, removed, disk, out);
                 }
             }
-            Op::LoadOrders { .. } | Op::LoadItems { .. } | Op::LoadUsers { .. } => {}
+            Op::LoadOrders { .. } | Op::LoadItems { .. } | Op::LoadUsers { .. } | Op::Replace { .. } => {}
             Op::CreateItem { .. } | Op::FindItem { .. } | Op::AddStock { .. } | Op::SubtractStock { .. } => {}
         }
     }

@@ -5,12 +5,13 @@ use super::config::{CLUSTER_VOTERS_MAX, Config, Protocol};
 use super::copying::Copies;
 use super::group::Group;
 use super::ingress::Ingress;
-use super::log::{LogError, StoreLog, unpack};
-use super::message::{Message, Record, Stamp};
+use super::log::StoreLog;
+use super::message::{Message, Stamp};
 use super::orders::OrderShard;
 use super::outbox::Outbox;
 use super::pace::Pace;
 use super::payment::PaymentShard;
+use super::replace::Disks;
 use super::routes::Routes;
 use super::stock::StockShard;
 use super::{Input, Round};
@@ -38,6 +39,7 @@ pub struct Node {
     pub(super) heard: BTreeMap<Shard, (Stamp, Time)>,
     pub(super) copies: Copies,
     pub(super) pace: Pace,
+    pub(super) disks: Disks,
     /// Shards to be checkpointed with this round, whatever the log says.
     pub(super) due: Vec<Shard>,
     pub(super) logs: BTreeMap<Module, StoreLog>,
@@ -46,7 +48,7 @@ pub struct Node {
     look_over_at: Time,
     /// Reads that a quorum has settled.
     pub(super) reads_settled: u64,
-    recovering: bool,
+    pub(super) recovering: bool,
 }
 
 impl Node {
@@ -60,25 +62,31 @@ impl Node {
         let voters: Vec<PodId> = pods.iter().copied().take(CLUSTER_VOTERS_MAX).collect();
         let learners: Vec<PodId> = pods.iter().copied().skip(CLUSTER_VOTERS_MAX).collect();
         let routes = Routes::new(me, &pods, config.shards, config.replicas, voters.clone());
-        let cluster = Group::new(Shard::CLUSTER, &config, Protocol::Paxos, voters, learners, None, disk, now);
+        let disks = Disks::new(&config, disk, now);
+        let epoch = disks.epoch(&voters);
+        let mut cluster: Group<crate::modules::cluster::Cluster, _> =
+            Group::new(Shard::CLUSTER, &config, Protocol::Paxos, epoch, voters, learners, None, disk, now);
+        cluster.machine.disks.set_sets(routes.sets());
         let mut stock = BTreeMap::new();
         let mut payment = BTreeMap::new();
         for no in (0..config.shards).map(ShardNo) {
             let shard = Shard { module: Module::Stock, no };
             let replicas = routes.replicas(shard);
             if replicas.contains(&me) {
-                let watched = Some(stock::BATCHES);
+                let (watched, epoch) = (Some(stock::BATCHES), disks.epoch(&replicas));
                 let group =
-                    Group::new(shard, &config, config.stock, replicas, Vec::new(), watched, disk, now);
+                    Group::new(shard, &config, config.stock, epoch, replicas, Vec::new(), watched, disk, now);
                 stock.insert(no, StockShard::new(no, group));
             }
             let shard = Shard { module: Module::Payment, no };
             let replicas = routes.replicas(shard);
             if replicas.contains(&me) {
-                let watched = Some(payment::ORDERS);
-                let orders = OrderShard::new(no, &config, replicas.clone(), disk, now);
+                let (watched, epoch) = (Some(payment::ORDERS), disks.epoch(&replicas));
+                let (joined, counts) = (epoch.joined, disks.counts());
+                let orders = OrderShard::new(no, &config, joined, counts, replicas.clone(), disk, now);
+                let protocol = config.payment;
                 let group =
-                    Group::new(shard, &config, config.payment, replicas, Vec::new(), watched, disk, now);
+                    Group::new(shard, &config, protocol, epoch, replicas, Vec::new(), watched, disk, now);
                 payment.insert(no, PaymentShard::new(no, group, orders, &config));
             }
         }
@@ -104,6 +112,7 @@ impl Node {
             heard: BTreeMap::new(),
             copies: Copies::new(config.seed),
             pace: Pace::new(me, &pods, config.timing.heartbeat, now),
+            disks,
             due: Vec::new(),
             logs,
             touched: BTreeSet::new(),
@@ -114,66 +123,11 @@ impl Node {
         }
     }
 
-    /// Takes back a record of a store's log, in order of position.
-    ///
-    /// # Errors
-    /// If it is of another version or does not decode: the pod must not take part.
-    pub fn recover(
-        &mut self,
-        store: Module,
-        position: u64,
-        packed: &[u8],
-        disk: &dyn Disk,
-    ) -> Result<(), LogError> {
-        if let Some(log) = self.logs.get_mut(&store) {
-            log.keep(position, packed.len());
-        }
-        for (shard, record) in unpack(store, position, packed)? {
-            match (shard.module, record) {
-                (Module::Order, Record::Order(record)) => {
-                    if let Some(payment) = self.payment.get_mut(&shard.no) {
-                        payment.orders.recover(position, record, disk);
-                    }
-                }
-                (Module::Stock, record @ (Record::Paxos(_) | Record::Quorum(_))) => {
-                    if let Some(stock) = self.stock.get_mut(&shard.no) {
-                        stock.group.recover(position, record);
-                    }
-                }
-                (Module::Payment, record @ (Record::Paxos(_) | Record::Quorum(_))) => {
-                    if let Some(payment) = self.payment.get_mut(&shard.no) {
-                        payment.group.recover(position, record);
-                    }
-                }
-                (Module::Cluster, record @ (Record::Paxos(_) | Record::Quorum(_))) => {
-                    self.cluster.group.recover(position, record);
-                }
-                (Module::Order, Record::Paxos(_) | Record::Quorum(_))
-                | (Module::Stock | Module::Payment | Module::Cluster, Record::Order(_)) => {
-                    return Err(LogError::Undecodable { store, position });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The logs are read: the pod takes part from here on.
-    pub fn recovered(&mut self, now: Time, disk: &dyn Disk) {
-        self.recovering = false;
-        self.cluster.group.recovered(now, disk, &mut self.out);
-        for stock in self.stock.values_mut() {
-            stock.group.recovered(now, disk, &mut self.out);
-        }
-        for payment in self.payment.values_mut() {
-            payment.orders.recovered(&mut self.out);
-            payment.group.recovered(now, disk, &mut self.out);
-        }
-        self.touch_all();
-        self.settle(now, disk);
-    }
-
     /// Takes one input.
     pub fn step(&mut self, now: Time, input: Input, disk: &dyn Disk) {
+        if self.is_replaced() {
+            return;
+        }
         match input {
             Input::Request { client, request, deadline } => {
                 if self.ingress.len() >= self.config.limits.requests_max {
@@ -240,12 +194,13 @@ impl Node {
         }
     }
 
-    fn touch_all(&mut self) {
+    pub(super) fn touch_all(&mut self) {
         self.touched = self.shards().into_iter().collect();
     }
 
     fn message(&mut self, now: Time, from: PodId, message: Message, disk: &dyn Disk) {
         self.touched.extend(Self::touched_by(&message));
+        self.count_refill(&message);
         let out = &mut self.out;
         match message {
             Message::Paxos { shard, message } => match shard.module {
@@ -346,6 +301,7 @@ impl Node {
             Message::ReadAnswer { id, shown } => self.read_answer(now, from, id, *shown),
             Message::Ping { sent, waits } => self.pinged(now, from, sent, waits),
             Message::Pong { sent } => self.ponged(now, from, sent),
+            Message::Refilling(refill) => self.heard_refill(from, *refill),
         }
     }
 
@@ -357,7 +313,7 @@ impl Node {
     }
 
     /// Lets the parts that were touched pass on what they have to say.
-    fn settle(&mut self, now: Time, disk: &dyn Disk) {
+    pub(super) fn settle(&mut self, now: Time, disk: &dyn Disk) {
         if self.recovering {
             return;
         }
@@ -380,6 +336,9 @@ impl Node {
                 self.copy_wanted(now, shard, peer, newer_than, disk);
             }
             self.routes.observe(shard, leader);
+            if shard == Shard::CLUSTER {
+                self.follow_disks(now, disk);
+            }
         }
         let changed = self.routes.take_changed();
         if changed.is_empty() {
@@ -399,6 +358,9 @@ impl Node {
 
     /// Lets time pass.
     pub fn tick(&mut self, now: Time, disk: &dyn Disk) {
+        if self.is_replaced() {
+            return;
+        }
         self.tick_pace(now);
         let out = &mut self.out;
         if self.cluster.group.next_wakeup() <= now {
@@ -429,6 +391,7 @@ impl Node {
         }
         self.follow_batches(disk);
         self.tick_copies(now, disk);
+        self.tick_refill(now);
         self.local(now, disk);
         if self.look_over_at <= now {
             self.look_over_at = now + LOOK_OVER_EVERY;
@@ -452,7 +415,7 @@ impl Node {
     /// When `tick` has something to do.
     #[must_use]
     pub fn next_wakeup(&self) -> Time {
-        let mut at = self.cluster.group.next_wakeup().min(self.pace.next_wakeup());
+        let mut at = self.cluster.group.next_wakeup().min(self.pace.next_wakeup()).min(self.refill_wakeup());
         for stock in self.stock.values() {
             at = at.min(stock.group.next_wakeup()).min(stock.next_wakeup());
         }
@@ -486,6 +449,10 @@ impl Node {
         self.cluster.group.flush(now, disk, &mut self.out);
         self.touched.insert(Shard::CLUSTER);
         self.local(now, disk);
+        if self.is_replaced() {
+            // Whatever this round holds would be said in the name of another disk.
+            return Round::default();
+        }
         let commits = self.commits(disk);
         let mut round = self.out.drain();
         round.commits = commits;

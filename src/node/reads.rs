@@ -24,6 +24,7 @@ use crate::modules::machine::{Machine, decode};
 use crate::modules::request::{Answer, ItemId, Op, Outcome, Refusal};
 use crate::modules::stock;
 use bytes::{Buf, Bytes};
+use kassa_protocols::breaks;
 use kassa_protocols::ids::{Ballot, Module, PodId, Shard};
 use kassa_protocols::quorum::{ReadState, ReadVerdict, Version, judge};
 use kassa_protocols::tables::{Disk, VERSION_BYTES, stored_parts};
@@ -140,6 +141,9 @@ impl StockShard {
     /// The item as of what this replica has accepted, on read/write quorums.
     fn show(&mut self, id: &ItemId, disk: &dyn Disk) -> Option<Shown> {
         let Replica::Quorum(replica) = &self.group.replica else { return None };
+        if replica.is_joining() && !breaks::is("joining-votes") {
+            return None;
+        }
         let state = replica.read_state();
         let (mut written, own) = self.group.accepted(&stock::item_key(id), disk);
         let own: Option<stock::Item> = own.map(|stored| decode(&stored));

@@ -60,6 +60,19 @@ impl Routes {
         }
     }
 
+    /// Every set of pods that decides by majority.
+    #[must_use]
+    pub fn sets(&self) -> Vec<Vec<PodId>> {
+        let mut sets = self.placement.clone();
+        sets.push(self.cluster.clone());
+        for set in &mut sets {
+            set.sort_unstable();
+        }
+        sets.sort_unstable();
+        sets.dedup();
+        sets
+    }
+
     /// What the shard's own replica here says.
     pub fn observe(&mut self, shard: Shard, leader: Option<PodId>) {
         let known = self.leaders.get(&shard).copied();

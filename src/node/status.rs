@@ -38,6 +38,10 @@ impl Node {
             not_ready
                 .push("this pod cannot keep up with the others: its disk or its links are slow".to_owned());
         }
+        if let Some(refill) = self.refill().filter(|refill| !refill.is_whole()) {
+            let (whole, all) = refill.shards();
+            not_ready.push(format!("this pod is being refilled: {whole} of {all} shards are whole"));
+        }
         let peers = self.config.pods.iter().filter(|&&pod| pod != self.config.me);
         Status {
             pod: self.config.me.0,
@@ -51,6 +55,7 @@ impl Node {
             unfinished: self.payment.values().map(|payment| payment.checkouts.open() as u64).sum(),
             committed: self.payment.values().map(|payment| payment.committed).sum(),
             reads_settled: self.reads_settled,
+            disks: self.disk_status(),
         }
     }
 }

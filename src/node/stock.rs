@@ -95,7 +95,7 @@ impl StockShard {
                 return self.keep(rejected, out);
             }
             Ask::Add { .. } | Ask::OfOrder { .. } | Ask::Owner { .. } | Ask::Anywhere { .. } => return,
-            Ask::Load { .. } | Ask::Loaded { .. } | Ask::OrderBatch { .. } => return,
+            Ask::Load { .. } | Ask::Loaded { .. } | Ask::OrderBatch { .. } | Ask::Whole { .. } => return,
         };
         let key = request.key;
         let command = if let Op::FindItem { item } = request.op {

@@ -10,19 +10,21 @@ use super::handle::{Event, Handle};
 use super::news::News;
 use super::persist::Writers;
 use super::stores::{MODULES, Stores};
+use crate::exit;
 use crate::fabric::{Admitted, Links};
 use crate::failpoint::{self, hit};
-use crate::modules::request::Outcome;
-use crate::node::{self, ClientId, Input, Message, Node, Round};
+use crate::modules::request::{Answer, Outcome, Refusal, Request};
+use crate::node::{self, ClientId, Input, Message, Node, Replace, Round};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use kassa_protocols::ids::PodId;
+use kassa_protocols::ids::{OpId, PodId, Replacement};
 use kassa_protocols::time::{Span, Time};
 use kassa_storage::ReadError;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot};
+use tracing::info;
 
 /// Inputs of one round. More would make the first of them wait for the last; a round of this many
 /// already costs far more than its fsync.
@@ -66,6 +68,12 @@ impl Recovered {
         }
         node.recovered(clock.now(), &stores);
         Ok(Self { node, me, stores })
+    }
+
+    /// The disks that were replaced, as far as this pod knows; and whether its own was.
+    #[must_use]
+    pub fn replaced(&self) -> (BTreeMap<PodId, Replacement>, bool) {
+        (self.node.replaced_disks().clone(), self.node.is_replaced())
     }
 
     /// Starts the loop over `inbox`, which `handle` fills, on a thread of its own. Replies are handed
@@ -153,6 +161,7 @@ impl EventLoop {
             }
             self.node.tick(now, &self.stores);
             let round = self.node.flush(now, &self.stores);
+            self.follow_disks();
             self.carry_out(round);
             self.look(now);
         }
@@ -187,7 +196,7 @@ impl EventLoop {
             }
         }
         while let Some(messages) = self.own_frames.pop_front() {
-            self.node.step(now, Input::Frame { from: self.me, messages }, &self.stores);
+            self.step(now, Input::Frame { from: self.me, messages });
         }
         for event in events {
             let input = match event {
@@ -207,6 +216,8 @@ impl EventLoop {
                         }
                         Input::Link { peer, up }
                     }
+                    // What this pod might still say would be taken for what that disk says.
+                    Some(Admitted::Replaced { why }) => exit::refused(&why),
                     None => continue,
                 },
                 Event::Status { reply } => {
@@ -214,11 +225,45 @@ impl EventLoop {
                     let _ = reply.send(self.node.status());
                     continue;
                 }
+                Event::Replace { pod, client, deadline, reply } => {
+                    match self.node.replace(pod, self.links.waiting(pod)) {
+                        Ok(Replace::Ask(op)) => {
+                            self.clients.insert(client, reply);
+                            // Asked again it is done once: the command names both disks.
+                            let request = Request { op, key: OpId(u128::from(client.0)) };
+                            Input::Request { client, request, deadline }
+                        }
+                        Ok(Replace::Done(replacement)) => {
+                            let _ = reply.send(Outcome::Done(Answer::Replaced(replacement)));
+                            continue;
+                        }
+                        Err(why) => {
+                            let _ = reply.send(Outcome::Refused(Refusal::NotReplaced(why)));
+                            continue;
+                        }
+                    }
+                }
                 Event::Stop => return false,
             };
-            self.node.step(now, input, &self.stores);
+            self.step(now, input);
         }
         true
+    }
+
+    fn step(&mut self, now: Time, input: Input) {
+        self.node.step(now, input, &self.stores);
+        self.follow_disks();
+    }
+
+    /// Of a disk that was replaced nothing more is taken in; a pod whose own was says nothing more.
+    fn follow_disks(&mut self) {
+        for (pod, replacement) in self.node.take_replaced() {
+            if pod == self.me {
+                exit::refused("another disk has taken the place of this pod's, which counts no more");
+            }
+            info!(%pod, disk = %replacement.disk, "its disk was replaced");
+            self.links.replaced(pod, replacement);
+        }
     }
 
     /// **Persist before send**: the one place where what a round says leaves the pod.

@@ -9,6 +9,7 @@ use crate::fabric;
 use crate::modules::request::{Outcome, Request};
 use crate::node::{ClientId, Message, Status};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use kassa_protocols::ids::PodId;
 use kassa_protocols::time::Time;
 use std::future::Future;
 use std::pin::Pin;
@@ -24,6 +25,13 @@ pub enum Event {
     Ask {
         client: ClientId,
         request: Request,
+        deadline: Time,
+        reply: oneshot::Sender<Outcome>,
+    },
+    /// An operator has the disk of a pod replaced by that of the empty pod that waits.
+    Replace {
+        pod: PodId,
+        client: ClientId,
         deadline: Time,
         reply: oneshot::Sender<Outcome>,
     },
@@ -84,6 +92,21 @@ impl Handle {
         let deadline = self.clock.now() + span(wait);
         let (reply, answer) = oneshot::channel();
         match self.inbox.try_send(Event::Ask { client, request, deadline, reply }) {
+            Ok(()) => Asked(State::Waiting { client, answer, gone: self.gone.clone() }),
+            Err(TrySendError::Full(_)) => Asked(State::Ended(Some(Outcome::Overloaded))),
+            Err(TrySendError::Disconnected(_)) => Asked(State::Ended(Some(Outcome::Unavailable))),
+        }
+    }
+
+    /// Has the disk of a pod replaced; see [`Self::ask`].
+    pub fn replace(&self, pod: PodId, wait: Duration) -> Asked {
+        if !self.readiness.is_open() {
+            return Asked(State::Ended(Some(Outcome::Unavailable)));
+        }
+        let client = ClientId(self.next_client.fetch_add(1, Ordering::Relaxed));
+        let deadline = self.clock.now() + span(wait);
+        let (reply, answer) = oneshot::channel();
+        match self.inbox.try_send(Event::Replace { pod, client, deadline, reply }) {
             Ok(()) => Asked(State::Waiting { client, answer, gone: self.gone.clone() }),
             Err(TrySendError::Full(_)) => Asked(State::Ended(Some(Outcome::Overloaded))),
             Err(TrySendError::Disconnected(_)) => Asked(State::Ended(Some(Outcome::Unavailable))),

@@ -22,8 +22,8 @@ pub(super) struct Comparison {
     /// Of the last question: answers to older ones are ignored.
     round: u64,
     pub ballot: Option<Ballot>,
-    /// The peer's newest edit when it first answered.
-    seq: Option<u64>,
+    /// When it first answered: the peer's newest edit, and the ballot under which it owned.
+    first: Option<(u64, Option<Ballot>)>,
     wanted: VecDeque<Bytes>,
     /// Differing buckets that the peer has not listed yet.
     more: Vec<u8>,
@@ -43,7 +43,7 @@ impl Replica {
         let buckets = self.buckets(0..BUCKETS);
         let Some(peer) = self.peers.get_mut(&pod) else { return };
         let (wanted, more) = (VecDeque::new(), Vec::new());
-        peer.comparison = Some(Comparison { round, ballot, seq: None, wanted, more, again_at });
+        peer.comparison = Some(Comparison { round, ballot, first: None, wanted, more, again_at });
         fx.send.push((pod, Message::Compare { round, ballot, buckets }));
     }
 
@@ -56,6 +56,13 @@ impl Replica {
         let Owner::Taking(ballot) = self.owner else { return };
         if self.peers.get(&pod).is_some_and(|peer| peer.up && !peer.collected) {
             self.begin(now, pod, Some(ballot), fx);
+        }
+    }
+
+    /// A replica that joins compares with everybody at once: one of them owns.
+    pub(super) fn catch_up_with(&mut self, now: Time, pod: PodId, fx: &mut Effects) {
+        if self.is_joining() && self.peers.get(&pod).is_some_and(|peer| peer.comparison.is_none()) {
+            self.begin(now, pod, None, fx);
         }
     }
 
@@ -90,6 +97,10 @@ impl Replica {
         sets: &mut dyn Sets,
         fx: &mut Effects,
     ) {
+        if ballot.is_some() && self.is_joining() {
+            // What it acknowledged is gone: it stands for nothing, and is asked again later.
+            return;
+        }
         if ballot.is_some_and(|ballot| ballot != promised) {
             // Before the promise it could still acknowledge an older owner's edit, and after a newer one
             // the asker is no owner any more.
@@ -108,7 +119,8 @@ impl Replica {
                 entities.extend(sets.list(bucket));
             }
         }
-        fx.send.push((from, Message::Compared { round, seq: self.seq, entities, more }));
+        let (seq, owning) = (self.seq, self.owning());
+        fx.send.push((from, Message::Compared { round, seq, owning, entities, more }));
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of one message")]
@@ -118,6 +130,7 @@ impl Replica {
         from: PodId,
         round: u64,
         seq: u64,
+        owning: Option<Ballot>,
         entities: Vec<(Bytes, u64)>,
         more: Vec<u8>,
         promised: Ballot,
@@ -125,7 +138,7 @@ impl Replica {
         fx: &mut Effects,
     ) {
         let Some(comparison) = self.comparison(from, round) else { return };
-        comparison.seq.get_or_insert(seq);
+        comparison.first.get_or_insert((seq, owning));
         let differing = entities.into_iter().filter(|(entity, theirs)| sets.digest(entity) != *theirs);
         comparison.wanted = differing.map(|(entity, _)| entity).collect();
         comparison.more = more;
@@ -196,7 +209,8 @@ impl Replica {
     fn go_on(&mut self, now: Time, from: PodId, promised: Ballot, fx: &mut Effects) {
         let round = self.next_round();
         let again_at = now + self.config.timing.resend;
-        let compare_at = now + self.config.timing.compare;
+        let timing = self.config.timing;
+        let compare_at = now + if self.is_joining() { timing.resend } else { timing.compare };
         let Some(peer) = self.peers.get_mut(&from) else { return };
         let Some(comparison) = &mut peer.comparison else { return };
         comparison.round = round;
@@ -213,14 +227,17 @@ impl Replica {
             fx.send.push((from, Message::Compare { round, ballot, buckets }));
             return;
         }
-        let (ballot, seq) = (comparison.ballot, comparison.seq);
+        let (ballot, first) = (comparison.ballot, comparison.first);
         peer.comparison = None;
         peer.compare_at = compare_at;
-        if let Some(seq) = seq
+        if let Some((seq, _)) = first
             && self.advance(from, seq)
         {
             fx.persist.push(Record::Compared { from, seq });
             self.acknowledge(from, promised, fx);
+        }
+        if let Some((_, Some(owning))) = first {
+            self.whole_since(owning, fx);
         }
         if let Owner::Taking(taking) = self.owner
             && ballot == Some(taking)
@@ -232,10 +249,13 @@ impl Replica {
 
     pub(super) fn settle_takeover(&mut self, promised: Ballot, fx: &mut Effects) {
         let Owner::Taking(ballot) = self.owner else { return };
-        let collected = self.peers.values().filter(|peer| peer.collected).count() + 1;
+        // One that joins has nothing to add to a union, and has it all afterwards.
+        let own = usize::from(!self.is_joining());
+        let collected = self.peers.values().filter(|peer| peer.collected).count() + own;
         let enough = collected >= self.config.majority() || breaks::is("owner-without-union");
         if enough && promised == ballot {
             self.owner = Owner::Owning(ballot);
+            self.whole_since(ballot, fx);
             fx.events.push(Event::Owning { ballot });
         }
     }

@@ -32,10 +32,11 @@
 //!
 //! # Layout
 //! `types` (words and messages), `journal`, `stream` (edits, updates, acknowledgements), `barrier` (reads),
-//! `compare` (digests, takeover).
+//! `compare` (digests, takeover), `join` (a lost disk).
 
 mod barrier;
 mod compare;
+mod join;
 mod journal;
 mod stream;
 mod types;
@@ -84,10 +85,18 @@ pub struct Config {
     pub me: PodId,
     /// All of the shard's, this one included.
     pub replicas: Vec<PodId>,
+    /// How many disks of each pod were replaced; none, if it is not named.
+    pub disks: BTreeMap<PodId, u32>,
+    /// The epoch that was current when this pod's disk took the place of a lost one; 0 for a first disk.
+    pub joined: u32,
     pub timing: Timing,
 }
 
 impl Config {
+    fn disk_of(&self, pod: PodId) -> u32 {
+        self.disks.get(&pod).copied().unwrap_or_default()
+    }
+
     const fn majority(&self) -> usize {
         self.replicas.len() / 2 + 1
     }
@@ -100,6 +109,8 @@ const START_SHIFT: u32 = 40;
 #[derive(Debug)]
 pub struct Replica {
     config: Config,
+    /// The epoch in which it became whole, if it once joined.
+    whole: u32,
     start: u64,
     /// Whether the number of this start is on disk, so that numbers may leave before their record.
     started: bool,
@@ -161,7 +172,8 @@ impl Replica {
         }
         let peer = |pod: PodId| {
             let cursor = durable.cursors.iter().find(|cursor| cursor.peer == pod);
-            let (received, acked) = cursor.map_or((0, 0), |cursor| (cursor.received, cursor.acked));
+            let acked = cursor.filter(|cursor| cursor.disk == config.disk_of(pod)).map_or(0, |c| c.acked);
+            let received = cursor.map_or(0, |cursor| cursor.received);
             let apart = Span(config.timing.compare.0 / 256 * u64::from(pod.0.wrapping_add(config.me.0)));
             Peer {
                 up: false,
@@ -179,6 +191,7 @@ impl Replica {
         let peers = others.map(|&pod| (pod, peer(pod))).collect();
         Self {
             peers,
+            whole: durable.whole,
             start: durable.start,
             started: false,
             seq: durable.seq,
@@ -220,14 +233,14 @@ impl Replica {
             Record::Compared { from, seq } => {
                 self.advance(from, seq);
             }
+            Record::Whole { epoch } => self.whole = self.whole.max(epoch),
         }
     }
 
     /// The log has been read: takes part from here on.
     pub fn recovered(&mut self, fx: &mut Effects) {
         self.stored = self.seq;
-        self.start += 1;
-        assert!(self.start < 1 << (u64::BITS - START_SHIFT), "a replica starts less than 16 million times");
+        self.start = self.next_start();
         fx.persist.push(Record::Started { start: self.start });
         self.round = self.start << START_SHIFT;
         fx.send.push((self.config.me, Message::Stored { seq: self.seq, merged: self.merged }));
@@ -262,8 +275,8 @@ impl Replica {
             Message::Compare { round, ballot, buckets } => {
                 self.on_compare(from, round, ballot, &buckets, promised, sets, fx);
             }
-            Message::Compared { round, seq, entities, more } => {
-                self.on_compared(now, from, round, seq, entities, more, promised, sets, fx);
+            Message::Compared { round, seq, owning, entities, more } => {
+                self.on_compared(now, from, round, seq, owning, entities, more, promised, sets, fx);
             }
             Message::NotUnder { round, promised: theirs } => self.on_not_under(now, from, round, theirs),
             Message::Want { round, entities } => Self::on_want(from, round, entities, sets, fx),
@@ -322,6 +335,7 @@ impl Replica {
             self.rewind(now, peer);
             self.stream(peer, sets, fx);
             self.collect_from(now, peer, fx);
+            self.catch_up_with(now, peer, fx);
         }
         self.settle(promised, fx);
     }
@@ -370,10 +384,15 @@ impl Replica {
     /// What a checkpoint of the sets, as they are now, stores with them.
     #[must_use]
     pub fn durable(&self) -> Durable {
-        let cursor =
-            |(&pod, peer): (&PodId, &Peer)| Cursor { peer: pod, received: peer.received, acked: peer.acked };
+        let cursor = |(&pod, peer): (&PodId, &Peer)| Cursor {
+            peer: pod,
+            disk: self.config.disk_of(pod),
+            received: peer.received,
+            acked: peer.acked,
+        };
         Durable {
             start: self.start,
+            whole: self.whole,
             seq: self.seq,
             journal_floor: self.journal.floor(),
             journal: self.journal.entries().cloned().collect(),

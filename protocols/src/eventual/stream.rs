@@ -25,7 +25,7 @@ pub(super) struct Pending {
     /// Of the owner that took it; `None` if no owner did.
     ballot: Option<Ballot>,
     /// Peers that have it on disk, each under no newer ballot: a bit for each.
-    acked: u64,
+    pub acked: u64,
 }
 
 impl Replica {
@@ -206,7 +206,7 @@ impl Replica {
     }
 
     /// Stands for a replica in a set of them.
-    fn bit(&self, pod: PodId) -> u64 {
+    pub(super) fn bit(&self, pod: PodId) -> u64 {
         self.config.replicas.iter().position(|&replica| replica == pod).map_or(0, |at| 1 << at)
     }
 

@@ -66,7 +66,7 @@ pub fn item_digest(entity_seed: u64, id: OpId, body: &[u8]) -> u64 {
 /// | Behind | journal's owner → peer | my journal no longer has what you lack of it: compare |
 /// | Stored | to itself | the edits up to here, and so many merges of others', are on disk |
 /// | Compare | any → any | my digests of these buckets; which differ from yours? |
-/// | Compared | answer | the entities of those that do, and which buckets are left |
+/// | Compared | answer | the entities of those that do, and which buckets are left; under which ballot I own |
 /// | NotUnder | answer | I have not promised that ballot, or a newer one |
 /// | Want | any → any | send me these entities |
 /// | Contents | answer | their items, of the first ones asked for |
@@ -77,7 +77,7 @@ pub enum Message {
     Behind { seq: u64 },
     Stored { seq: u64, merged: u64 },
     Compare { round: u64, ballot: Option<Ballot>, buckets: Vec<(u8, u64)> },
-    Compared { round: u64, seq: u64, entities: Vec<(Bytes, u64)>, more: Vec<u8> },
+    Compared { round: u64, seq: u64, owning: Option<Ballot>, entities: Vec<(Bytes, u64)>, more: Vec<u8> },
     NotUnder { round: u64, promised: Ballot },
     Want { round: u64, entities: Vec<Bytes> },
     Contents { round: u64, sets: Vec<(Bytes, Vec<Item>)> },
@@ -96,6 +96,8 @@ pub enum Record {
     Merged { entity: Bytes, items: Vec<Item> },
     /// After a comparison: the peer's journal up to here is held.
     Compared { from: PodId, seq: u64 },
+    /// This replica joined, and holds all that was acknowledged before this epoch.
+    Whole { epoch: u32 },
 }
 
 /// For the layer above.
@@ -119,6 +121,9 @@ pub enum Event {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Durable {
     pub start: u64,
+    /// The epoch in which this replica became whole, if it once joined. Stored apart, by whoever joined.
+    #[serde(skip)]
+    pub whole: u32,
     pub seq: u64,
     /// Entries up to this one are no longer in the journal.
     pub journal_floor: u64,
@@ -131,6 +136,9 @@ pub struct Durable {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
     pub peer: PodId,
+    /// Which disk of the peer acknowledged: 0 for its first. Stored apart, where disks were replaced.
+    #[serde(skip)]
+    pub disk: u32,
     /// Up to where this replica holds the peer's journal.
     pub received: u64,
     /// Up to where the peer has acknowledged this replica's journal.

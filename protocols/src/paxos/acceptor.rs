@@ -28,7 +28,7 @@ impl Replica {
     }
 
     pub(super) fn on_prepare(&mut self, now: Time, from: PodId, ballot: Ballot, index: u64, fx: &mut Fx) {
-        if !self.voter || from != ballot.pod() || !self.heed(from, ballot, fx) {
+        if !self.votes() || from != ballot.pod() || !self.heed(from, ballot, fx) {
             return;
         }
         if ballot > self.promised {
@@ -95,7 +95,11 @@ impl Replica {
             // Links are FIFO: what came before it was lost with a link, and is not on its way.
             if now >= self.missing_at {
                 self.missing_at = now + self.config.timing.retry;
-                fx.send.push((from, Message::Missing { ballot, accepted }));
+                if self.is_joining() {
+                    self.acknowledge(from, ballot, start, fx);
+                } else {
+                    fx.send.push((from, Message::Missing { ballot, accepted }));
+                }
             }
             self.learn(now, from, ballot, committed, fx);
             return;
@@ -128,14 +132,19 @@ impl Replica {
     }
 
     fn acknowledge(&self, from: PodId, ballot: Ballot, start: u64, fx: &mut Fx) {
-        let accepted = self.accepted(ballot, start);
-        fx.send.push((from, Message::Accepted { ballot, accepted, applied: self.log.applied() }));
+        let (accepted, applied) = (self.accepted(ballot, start), self.log.applied());
+        let message = if self.is_joining() && !breaks::is("joining-votes") {
+            Message::Joining { ballot, accepted, applied }
+        } else {
+            Message::Accepted { ballot, accepted, applied }
+        };
+        fx.send.push((from, message));
     }
 
     /// May leave before the fsync: it says only that no higher promise has left this pod so far, and
     /// those of earlier lives are on disk.
     pub(super) fn on_read(&mut self, now: Time, from: PodId, ballot: Ballot, round: u64, fx: &mut Fx) {
-        if self.voter && self.follow(now, from, ballot, fx) {
+        if self.votes() && self.follow(now, from, ballot, fx) {
             fx.send_early.push((from, Message::ReadOk { ballot, round }));
         }
     }

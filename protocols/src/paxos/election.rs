@@ -108,7 +108,7 @@ impl Replica {
         applied: u64,
         fx: &mut Fx,
     ) {
-        if !self.voter {
+        if !self.votes() {
             return;
         }
         self.seen = self.seen.max(ballot);
@@ -174,7 +174,8 @@ impl Replica {
     /// could otherwise be used again, for other values.
     pub(super) fn stand(&mut self, now: Time, fx: &mut Fx) {
         let seen = self.promised.max(self.seen);
-        if seen.epoch > self.config.epoch {
+        // Of a newer epoch only who is a member of it may lead in it, and that is not known here yet.
+        if seen.epoch > self.config.epoch || !self.votes() {
             return;
         }
         let floor = Ballot { epoch: self.config.epoch, round: 0, pod: 0 };
@@ -284,6 +285,13 @@ impl Replica {
             tail.push(entry);
         }
         self.take_office(now, tail, fx);
+    }
+
+    /// Some voters may not have been told of a new epoch yet: they are asked again soon.
+    pub(super) fn prepare_again_at(&mut self, at: Time) {
+        if let Role::Candidate(candidate) = &mut self.role {
+            candidate.resend_at = candidate.resend_at.min(at);
+        }
     }
 
     pub(super) fn tick_candidate(&mut self, now: Time, fx: &mut Fx) {

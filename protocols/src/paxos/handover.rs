@@ -59,7 +59,7 @@ impl Replica {
 
     /// Asks around whether a majority answers; how they answer does not matter.
     pub(super) fn on_offer(&mut self, now: Time, from: PodId, ballot: Ballot, fx: &mut Fx) {
-        if self.voter && self.follow(now, from, ballot, fx) {
+        if self.votes() && self.follow(now, from, ballot, fx) {
             self.reached = Some(vec![self.config.me]);
             self.poll(fx);
         }
@@ -103,7 +103,7 @@ impl Replica {
             return;
         }
         self.learn(now, from, ballot, committed, fx);
-        if self.voter {
+        if self.votes() {
             self.stand(now, fx);
         }
     }

@@ -59,6 +59,7 @@ impl Replica {
         self.committed = applied;
         for peer in &mut self.peers {
             peer.acked = applied;
+            peer.votes = true;
             peer.sent = applied;
             peer.told = applied;
             peer.read = 0;
@@ -170,16 +171,24 @@ impl Replica {
         } else if let Some(i) = self.peers.iter().position(|peer| peer.id == from) {
             let peer = &mut self.peers[i];
             peer.heard_at = now;
-            peer.applied = peer.applied.max(applied);
-            if accepted > peer.acked {
-                peer.acked = accepted;
-                peer.sent = peer.sent.max(accepted);
-                peer.progress_at = now;
-                self.pump(now, i, fx);
-            }
-            self.peer_applied(from, applied);
+            peer.votes = true;
+            self.peer_holds(now, i, accepted, applied, fx);
         }
         self.commit(now, fx);
+    }
+
+    /// A peer says how far it has come: it is sent more.
+    pub(super) fn peer_holds(&mut self, now: Time, i: usize, accepted: u64, applied: u64, fx: &mut Fx) {
+        let peer = &mut self.peers[i];
+        let id = peer.id;
+        peer.applied = peer.applied.max(applied);
+        if accepted > peer.acked {
+            peer.acked = accepted;
+            peer.sent = peer.sent.max(accepted);
+            peer.progress_at = now;
+            self.pump(now, i, fx);
+        }
+        self.peer_applied(id, applied);
     }
 
     /// Something was lost on the way to this peer: sends it anew from there.
@@ -190,6 +199,7 @@ impl Replica {
         let Some(i) = self.peers.iter().position(|peer| peer.id == from) else { return };
         let peer = &mut self.peers[i];
         peer.heard_at = now;
+        peer.votes = true;
         peer.acked = peer.acked.max(accepted);
         peer.sent = peer.acked;
         self.pump(now, i, fx);
@@ -198,7 +208,8 @@ impl Replica {
     /// Invariant: only what a majority of the voters holds on disk in this ballot is chosen.
     fn commit(&mut self, now: Time, fx: &mut Fx) {
         let Role::Leader(leader) = &self.role else { return };
-        let held = || self.peers.iter().filter(|peer| peer.voter).map(|peer| peer.acked).chain([leader.own]);
+        let counts = |peer: &&Peer| peer.voter && peer.votes;
+        let held = || self.peers.iter().filter(counts).map(|peer| peer.acked).chain([leader.own]);
         let majority = if breaks::is("minority-commits") { 1 } else { self.majority };
         let by_majority = |upto: &u64| held().filter(|held| held >= upto).count() >= majority;
         let lead_at = leader.lead_at;
@@ -242,7 +253,8 @@ impl Replica {
         }
         let timing = self.config.timing;
         leader.heartbeat_at = now + timing.heartbeat;
-        let hears = |peer: &&Peer| peer.voter && now.since(peer.heard_at) < timing.election_timeout;
+        let hears =
+            |peer: &&Peer| peer.voter && peer.votes && now.since(peer.heard_at) < timing.election_timeout;
         if 1 + self.peers.iter().filter(hears).count() < self.majority {
             // Cut off: its heartbeats must not keep it in office where they still arrive.
             self.step_down(now, fx);

@@ -21,7 +21,7 @@ impl Replica {
         self.time = self.time.max(entry.time);
         entry.time = self.time;
         if let Body::Lead(ballot) = entry.body {
-            self.lead = self.lead.max(ballot);
+            self.led_by(ballot, fx);
         }
         let index = self.log.applied();
         self.committed = self.committed.max(index);
@@ -163,16 +163,16 @@ impl Replica {
             // Chosen without this leader's doing: it is deposed and has not heard of it yet.
             self.step_down(now, fx);
         }
-        self.take_position(durable);
+        self.take_position(durable, fx);
         fx.persist.push(Record::Installed(self.durable()));
         self.caught_up(now, fx);
         true
     }
 
-    fn take_position(&mut self, durable: Durable) {
+    fn take_position(&mut self, durable: Durable, fx: &mut Fx) {
         self.log.install(durable.applied);
         self.time = self.time.max(durable.time);
-        self.lead = self.lead.max(durable.lead);
+        self.led_by(durable.lead, fx);
         self.committed = self.committed.max(durable.applied);
     }
 
@@ -219,7 +219,7 @@ impl Replica {
             }
             Record::Installed(durable) => {
                 if durable.applied > self.log.applied() {
-                    self.take_position(durable);
+                    self.take_position(durable, &mut fx);
                     self.replayed.clear();
                 }
             }

@@ -114,6 +114,12 @@ pub enum Message {
         accepted: u64,
         applied: u64,
     },
+    /// `Accepted` of a replica that joins: what it says of its disk is true and counts for nothing.
+    Joining {
+        ballot: Ballot,
+        accepted: u64,
+        applied: u64,
+    },
     /// An `Accept` came that does not follow on `accepted`: something was lost on the way.
     Missing {
         ballot: Ballot,
@@ -173,6 +179,8 @@ pub enum Event {
     Passed { ticket: u64 },
     /// `peer` is behind what this replica still has of the log: send it a snapshot.
     SnapshotWanted { peer: PodId },
+    /// This replica joined and is whole from now on: to be checkpointed before anything that it sends.
+    Whole,
 }
 
 impl Message {
@@ -187,6 +195,7 @@ impl Message {
             | Self::Reject { ballot, .. }
             | Self::Accept { ballot, .. }
             | Self::Accepted { ballot, .. }
+            | Self::Joining { ballot, .. }
             | Self::Missing { ballot, .. }
             | Self::Heartbeat { ballot, .. }
             | Self::Read { ballot, .. }
@@ -202,7 +211,8 @@ impl Message {
 
 impl Entry {
     /// What it takes in memory and in a message, about.
-    pub(super) const fn weight_bytes(&self) -> usize {
+    #[must_use]
+    pub const fn weight_bytes(&self) -> usize {
         match &self.body {
             Body::Lead(_) => ENTRY_OVERHEAD_BYTES,
             Body::Commands(commands) => ENTRY_OVERHEAD_BYTES + commands.len(),

@@ -13,6 +13,7 @@
 //! | Canvass, Canvassed | voter → voters → | have you lost the leader as well? |
 //! | Prepare, Promise | candidate → voters → | phase 1, the tail in chunks |
 //! | Accept, Accepted, Missing | leader → all → | phase 2, cumulative answers |
+//! | Joining | joining replica → leader | how far it has come; counts for nothing |
 //! | Heartbeat | leader → all | commit index; answered by Accepted |
 //! | Read, ReadOk | leader → voters → | a read-index round |
 //! | CatchUp, Chosen | any → any → | chosen entries from a peer's log |
@@ -25,6 +26,9 @@
 //! - Learners receive and log everything, and count for nothing.
 //! - No lease: reads take a round (see [`Replica::barrier`]).
 //!
+//! # A lost disk
+//! `join` has what is done for a voter that comes back with an empty disk.
+//!
 //! # Invariants
 //! At most one value is chosen per index. A promise never falls, restarts included. `Chosen` events come
 //! in order, once each, and are the same on all replicas.
@@ -32,6 +36,7 @@
 mod acceptor;
 mod election;
 mod handover;
+mod join;
 mod leader;
 mod learner;
 mod log;
@@ -59,6 +64,8 @@ pub struct Config {
     pub me: PodId,
     /// The epoch of the shard's replica set; ballots of older ones are refused.
     pub epoch: u32,
+    /// The epoch that was current when this pod's disk took the place of a lost one; 0 for a first disk.
+    pub joined: u32,
     /// The preferred leader first. One to five.
     pub voters: Vec<PodId>,
     /// They get all entries and never count.
@@ -154,6 +161,8 @@ enum Role {
 struct Peer {
     id: PodId,
     voter: bool,
+    /// Whether what it acknowledges counts, as it last said: not while it joins.
+    votes: bool,
     up: bool,
     /// In the current ballot: accepted there, sent there, and the commit index it was told.
     acked: u64,
@@ -186,6 +195,7 @@ impl Replica {
         let peers = members.filter(|(id, _)| *id != config.me).map(|(id, voter)| Peer {
             id,
             voter,
+            votes: true,
             up: true,
             acked: 0,
             sent: 0,
@@ -235,7 +245,7 @@ impl Replica {
     pub fn recovered(&mut self, now: Time, fx: &mut Fx) {
         fx.events.append(&mut self.replayed);
         self.heard(now);
-        if self.voter && (self.majority == 1 || (self.rank == 0 && self.promised.round == 0)) {
+        if self.votes() && (self.majority == 1 || (self.rank == 0 && self.promised.round == 0)) {
             self.stand(now, fx);
         } else if self.rank == 0 {
             self.stand_at = now;
@@ -265,6 +275,9 @@ impl Replica {
             Message::Accepted { ballot, accepted, applied } => {
                 self.on_accepted(now, from, ballot, accepted, applied, fx);
             }
+            Message::Joining { ballot, accepted, applied } => {
+                self.on_joining(now, from, ballot, accepted, applied, fx);
+            }
             Message::Missing { ballot, accepted } => self.on_missing(now, from, ballot, accepted, fx),
             Message::Heartbeat { ballot, committed } => {
                 self.on_heartbeat(now, from, ballot, committed, fx);
@@ -285,7 +298,7 @@ impl Replica {
     pub fn tick(&mut self, now: Time, fx: &mut Fx) {
         match &self.role {
             Role::Follower | Role::Canvassing { .. } => {
-                if self.voter && now >= self.stand_at {
+                if self.votes() && now >= self.stand_at {
                     self.canvass(now, fx);
                 }
                 if self.log.applied() < self.committed
@@ -304,7 +317,7 @@ impl Replica {
     pub fn next_wakeup(&self) -> Time {
         match &self.role {
             Role::Follower | Role::Canvassing { .. } => {
-                let stand_at = if self.voter { self.stand_at } else { Time(u64::MAX) };
+                let stand_at = if self.votes() { self.stand_at } else { Time(u64::MAX) };
                 let behind = self.log.applied() < self.committed && self.leader.is_some();
                 if behind { stand_at.min(self.catch_up_at) } else { stand_at }
             }

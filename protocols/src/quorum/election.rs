@@ -78,10 +78,11 @@ impl Replica {
     }
 
     pub(super) fn on_canvass(&self, now: Time, from: PodId, ballot: Ballot, fx: &mut Effects) {
+        // One that joins may say so as well: this decides nothing, and where W is all of them it has to.
         let lost = match &self.role {
             Role::Follower(follower) => {
                 let silent = now.since(follower.heard) >= self.config.timing.election;
-                let never = self.promised == Ballot::ZERO;
+                let never = self.promised.round == 0;
                 follower.suspect || silent || never || from == self.promised.pod()
             }
             // One is on its way, or there: should it be stuck, it gives up by itself.
@@ -180,7 +181,7 @@ impl Replica {
 
     /// The coordinator gives the shard back to the pod that prefers to lead it.
     pub(super) fn on_handover(&mut self, now: Time, from: PodId, ballot: Ballot, fx: &mut Effects) {
-        let following = matches!(self.role, Role::Follower(_));
+        let following = matches!(self.role, Role::Follower(_)) && self.votes();
         if following && ballot == self.promised && from == ballot.pod() {
             self.stand(now, fx);
         }
@@ -257,7 +258,7 @@ impl Replica {
 
     /// Whose ballot is promised here, if any is.
     fn last_coordinator(&self) -> Option<PodId> {
-        (self.promised != Ballot::ZERO).then(|| self.promised.pod())
+        (self.promised.round > 0).then(|| self.promised.pod())
     }
 
     fn next_ballot(&self) -> Ballot {

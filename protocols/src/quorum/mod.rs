@@ -32,11 +32,12 @@
 //! # Layout
 //! `types` (words and messages), `chain` (writes in memory), `coordinator` (write, barrier, commit),
 //! `replica` (accept, promise), `election` (suspect, canvass, stand), `takeover` (adopt, lead),
-//! `repair` (catch up, transfer), `reads` (reads from any pod).
+//! `repair` (catch up, transfer), `reads` (reads from any pod), `join` (a lost disk).
 
 mod chain;
 mod coordinator;
 mod election;
+mod join;
 mod reads;
 mod repair;
 mod replica;
@@ -93,6 +94,8 @@ pub struct Config {
     pub me: PodId,
     /// The shard's epoch in the cluster map.
     pub epoch: u32,
+    /// The epoch that was current when this pod's disk took the place of a lost one; 0 for a first disk.
+    pub joined: u32,
     /// The preferred coordinator first.
     pub replicas: Vec<PodId>,
     /// W.
@@ -111,7 +114,8 @@ impl Config {
         let write_quorum = replicas.len() / 2 + 1;
         let read_quorum = replicas.len() - write_quorum + 1;
         let (timing, history_bytes_max) = (Timing::default(), HISTORY_BYTES_MAX);
-        Self { shard, me, epoch, replicas, write_quorum, read_quorum, timing, history_bytes_max }
+        let joined = 0;
+        Self { shard, me, epoch, joined, replicas, write_quorum, read_quorum, timing, history_bytes_max }
     }
 
     fn check(&self) {
@@ -165,9 +169,12 @@ impl Replica {
     #[must_use]
     pub fn new(config: Config, durable: Durable, now: Time) -> Self {
         config.check();
+        // Below every ballot of this epoch, above all of older ones; but nothing was ever promised in the first.
+        let floor = if config.epoch > 1 { config.epoch } else { 0 };
+        let promised = durable.promised.max(Ballot { epoch: floor, round: 0, pod: 0 });
         Self {
-            promised: durable.promised,
-            seen: durable.promised,
+            promised,
+            seen: promised,
             chain: Chain::new(durable.committed, durable.time, config.history_bytes_max),
             dropped: durable.dropped,
             floor: Version::ZERO,
@@ -207,12 +214,10 @@ impl Replica {
 
     /// The log has been read: emits what it committed beyond the checkpoint.
     pub fn recovered(&mut self, now: Time, fx: &mut Effects) {
-        while let Some(write) = self.chain.commit_next(self.logged) {
-            fx.events.push(Event::Committed { write });
-        }
+        self.commit(self.logged, fx);
         assert!(self.chain.committed() >= self.logged, "the log holds what it says is committed");
         self.follow_nobody(now);
-        if self.promised == Ballot::ZERO && self.config.replicas[0] == self.config.me {
+        if self.promised.round == 0 && self.config.replicas[0] == self.config.me && self.votes() {
             self.stand(now, fx);
         }
     }
@@ -251,7 +256,7 @@ impl Replica {
     /// Lets time pass.
     pub fn tick(&mut self, now: Time, fx: &mut Effects) {
         match &self.role {
-            Role::Follower(follower) if now >= follower.stand_at => self.canvass(now, fx),
+            Role::Follower(follower) if now >= follower.stand_at && self.votes() => self.canvass(now, fx),
             Role::Candidate(_) => self.tick_candidate(now, fx),
             Role::Coordinator(_) => self.tick_coordinator(now, fx),
             Role::Follower(_) => {}
@@ -262,6 +267,7 @@ impl Replica {
     #[must_use]
     pub fn next_wakeup(&self) -> Time {
         match &self.role {
+            Role::Follower(_) if !self.votes() => Time(u64::MAX),
             Role::Follower(follower) => follower.stand_at,
             Role::Candidate(candidate) => candidate.resend_at.min(candidate.deadline),
             Role::Coordinator(coordinator) => coordinator.beat_at,

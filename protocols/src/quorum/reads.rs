@@ -50,17 +50,24 @@ impl Replica {
 /// that is not before the record's: the highest accepted version is on top of all that is committed, so
 /// that both are on one chain, on which versions grow. That settles most reads while a new coordinator
 /// takes over.
+///
+/// An answer of an older epoch than another's does not count: it may be of a disk that was replaced, by a pod
+/// that has not heard of it either. Where something is committed in a newer epoch, R of the replicas that did not
+/// lose their disk have promised in it, and W - 1 of them have accepted; one of either is among any answers
+/// that are R and a majority.
 #[must_use]
 pub fn judge(answers: &[(ReadState, Version)], read_quorum: usize, write_quorum: usize) -> ReadVerdict {
     if breaks::is("read-from-one") && !answers.is_empty() {
         return ReadVerdict::Return(0);
     }
     let replicas = read_quorum + write_quorum - 1;
-    if answers.len() < read_quorum {
+    let epoch = answers.iter().map(|(state, _)| state.promised.epoch).max().unwrap_or_default();
+    let counts = |state: &ReadState| state.promised.epoch == epoch || breaks::is("epochs-mixed");
+    let counting = (0..answers.len()).filter(|&i| counts(&answers[i].0));
+    if counting.clone().count() < read_quorum.max(replicas / 2 + 1) {
         return ReadVerdict::Wait;
     }
-    let newest = (0..answers.len()).max_by_key(|&i| answers[i].0.accepted);
-    let Some(newest) = newest else { return ReadVerdict::Wait };
+    let Some(newest) = counting.max_by_key(|&i| answers[i].0.accepted) else { return ReadVerdict::Wait };
     let (state, written) = answers[newest];
     let backs =
         |other: &ReadState| other.accepted.ballot == state.accepted.ballot && other.accepted >= written;

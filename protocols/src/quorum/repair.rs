@@ -37,7 +37,7 @@ impl Replica {
     ) {
         let entitled = match &self.role {
             Role::Coordinator(coordinator) => coordinator.ballot == ballot,
-            Role::Follower(_) => self.promised == ballot && ballot.pod() == from,
+            Role::Follower(_) => self.votes() && self.promised == ballot && ballot.pod() == from,
             Role::Candidate(_) => false,
         };
         if !entitled {

@@ -21,6 +21,9 @@ impl Replica {
             self.refuse(from, fx);
             return;
         }
+        if !self.votes() {
+            return;
+        }
         if ballot > self.promised {
             self.promise(now, ballot, fx);
         }
@@ -134,6 +137,9 @@ impl Replica {
     }
 
     pub(super) fn acknowledge(&self, to: PodId, ballot: Ballot, round: u64, fx: &mut Effects) {
+        if !self.votes() {
+            return;
+        }
         let accepted = self.chain.accepted();
         fx.send.push((to, Message::Ack { ballot, accepted, round, durable: self.logged }));
     }

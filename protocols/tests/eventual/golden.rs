@@ -76,6 +76,15 @@ impl Script {
                 world.sync(pod);
             }
             "crash" => world.crash(pod(args)?),
+            "lose_disk" => world.lose_disk(pod(args)?),
+            // A new disk in the place of the lost one; the pod starts with it.
+            "replace" => world.replace(pod(args)?),
+            // `pod…`: these learn of it.
+            "tell" => {
+                while let Some(pod) = args.next_pos() {
+                    world.tell(PodId(pod.parse()?));
+                }
+            }
             "start" => world.start(pod(args)?),
             "checkpoint" => world.checkpoint(pod(args)?),
             // `pod voter…`: these promise its ballot.

@@ -53,7 +53,16 @@ fn play(seed: u64) {
             892..897 => world.link(one, two, false),
             897..915 => world.link(one, two, true),
             915..918 => world.crash(one),
-            918..930 => world.start(one),
+            918..928 => world.start(one),
+            928..930 => {
+                // A disk, and the next one only once that is made good.
+                if world.waits(one) {
+                    world.replace(one);
+                } else if !world.lacks_a_disk() && rng.random_ratio(1, 2) {
+                    world.lose_disk(one);
+                }
+                world.tell(two);
+            }
             930..940 => world.checkpoint(one),
             940..950 => {
                 let mut voters: Vec<PodId> = pods.iter().copied().filter(|&pod| world.runs(pod)).collect();
@@ -98,6 +107,12 @@ fn play(seed: u64) {
 fn heal(world: &mut World, pods: &[PodId]) {
     world.auto_sync = true;
     for &pod in pods {
+        if world.waits(pod) {
+            world.replace(pod);
+        }
+    }
+    for &pod in pods {
+        world.tell(pod);
         world.start(pod);
         world.sync(pod);
     }
@@ -108,8 +123,16 @@ fn heal(world: &mut World, pods: &[PodId]) {
             }
         }
     }
-    for &pod in &pods[1..] {
+    for &pod in pods {
         world.depose(pod);
+    }
+    // An owner that is no new disk first, by those that are none; then the first pod.
+    let whole: Vec<PodId> = pods.iter().copied().filter(|&pod| world.may_elect(pod)).collect();
+    world.elect(whole[0], &whole);
+    world.run(Span::from_millis(20_000));
+    for &pod in pods {
+        world.depose(pod);
+        assert!(!world.joins(pod), "{pod} is whole");
     }
     world.elect(pods[0], pods);
     world.run(Span::from_millis(20_000));

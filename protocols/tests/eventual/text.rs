@@ -32,9 +32,11 @@ pub fn shown(message: &Message) -> String {
             let under = ballot.map_or_else(String::new, |ballot| format!(" under {ballot}"));
             format!("Compare {} buckets{under}", buckets.len())
         }
-        Message::Compared { seq, entities, more, .. } => {
+        Message::Compared { seq, owning, entities, more, .. } => {
             let names: Vec<String> = entities.iter().map(|(entity, _)| name(entity)).collect();
-            format!("Compared at {}: [{}] and {} buckets more", short(*seq), names.join(" "), more.len())
+            let owning = owning.map_or_else(String::new, |ballot| format!(", owning under {ballot}"));
+            let (seq, names, more) = (short(*seq), names.join(" "), more.len());
+            format!("Compared at {seq}{owning}: [{names}] and {more} buckets more")
         }
         Message::NotUnder { promised, .. } => format!("NotUnder, promised {promised}"),
         Message::Want { entities, .. } => {

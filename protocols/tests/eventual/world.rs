@@ -18,6 +18,14 @@ struct Pod {
     checkpoint: (Durable, Union),
     log: Vec<Record>,
     on_disk: BTreeSet<OpId>,
+    /// What was on the disks that it lost, how many were replaced, and whether the last one was not yet.
+    on_lost_disks: BTreeSet<OpId>,
+    disk: u32,
+    waits: bool,
+    /// The epoch in which its disk was new; and as far as it was told, the epoch now, and each pod's disk.
+    joined: u32,
+    epoch: u32,
+    told: BTreeMap<PodId, u32>,
     /// The newest edit taken here that is.
     stored: u64,
     /// Not yet on disk, and what waits for it.
@@ -49,7 +57,7 @@ impl Pod {
                 Record::Taken { sets, .. } => {
                     self.on_disk.extend(sets.iter().flat_map(|(_, items)| items).map(|item| item.id));
                 }
-                Record::Started { .. } | Record::Compared { .. } => {}
+                Record::Started { .. } | Record::Compared { .. } | Record::Whole { .. } => {}
             }
             self.log.push(record);
         }
@@ -67,6 +75,9 @@ pub struct World {
     pub checks_digests: bool,
     /// What owners acknowledged with a majority: in every later owner's union.
     acknowledged: Vec<(Ballot, OpId)>,
+    /// Raised with every disk that is replaced; and the newest in which there was an owner.
+    epoch: u32,
+    owned: u32,
     /// A read whose ticket is about to be given.
     reading: Option<Read>,
     pub trace: Option<String>,
@@ -88,6 +99,12 @@ impl World {
             checkpoint: Default::default(),
             log: Vec::new(),
             on_disk: BTreeSet::new(),
+            on_lost_disks: BTreeSet::new(),
+            disk: 0,
+            waits: false,
+            joined: 0,
+            epoch: 1,
+            told: BTreeMap::new(),
             stored: 0,
             unsynced: Vec::new(),
             held: Vec::new(),
@@ -102,6 +119,8 @@ impl World {
             auto_sync: true,
             checks_digests: true,
             acknowledged: Vec::new(),
+            epoch: 1,
+            owned: 1,
             reading: None,
             trace: None,
             delivered: (0, 0),
@@ -198,7 +217,7 @@ impl World {
             Event::Durable { seq } => {
                 let (op, ballot) = self.pods[&pod].edits[&seq];
                 let with_majority = self.replica(pod).reaches_majority();
-                let on_disk = self.pods.values().filter(|pod| pod.on_disk.contains(&op)).count();
+                let on_disk = self.disks_with(pod, op);
                 assert!(
                     self.pods[&pod].on_disk.contains(&op),
                     "{pod} acknowledged what is not on its own disk"
@@ -239,6 +258,16 @@ impl World {
         }
     }
 
+    /// The disks that hold an edit; lost ones count for a pod that has not been told that they are.
+    fn disks_with(&self, pod: PodId, op: OpId) -> usize {
+        let told = &self.pods[&pod].told;
+        let holds = |(id, state): &(&PodId, &Pod)| {
+            let untold = told.get(id).copied().unwrap_or_default() < state.disk || state.waits;
+            state.on_disk.contains(&op) || untold && state.on_lost_disks.contains(&op)
+        };
+        self.pods.iter().filter(holds).count()
+    }
+
     /// A reader is told what it saw.
     fn shown(&mut self, pod: PodId, ballot: Option<Ballot>, seen: &BTreeSet<OpId>) {
         let state = &self.pods[&pod];
@@ -247,7 +276,7 @@ impl World {
         let own: Vec<OpId> = own.collect();
         if self.replica(pod).reaches_majority() {
             for op in own {
-                let on_disk = self.pods.values().filter(|pod| pod.on_disk.contains(&op)).count();
+                let on_disk = self.disks_with(pod, op);
                 assert!(on_disk >= self.majority(), "{pod} tells what no majority has on disk");
                 // No owner after this one may lack it.
                 self.acknowledged.extend(ballot.map(|ballot| (ballot, op)));
@@ -287,7 +316,13 @@ impl World {
     pub fn elect(&mut self, pod: PodId, voters: &[PodId]) {
         assert!(voters.contains(&pod) && voters.len() >= self.majority(), "a majority elects");
         let highest = self.pods.values().map(|pod| pod.promised).max().unwrap_or_default();
-        let ballot = Ballot { epoch: 1, ..highest }.next(pod);
+        let epoch = self.pods[&pod].epoch;
+        if highest.epoch > epoch || voters.iter().any(|voter| !self.may_elect(*voter)) {
+            // It may not lead in an epoch that it was not told of, and who joins votes for nobody.
+            return;
+        }
+        self.owned = self.owned.max(epoch);
+        let ballot = Ballot { epoch, ..highest }.next(pod);
         for voter in voters {
             self.promise(*voter, ballot);
         }
@@ -318,7 +353,10 @@ impl World {
     }
 
     pub fn link(&mut self, from: PodId, to: PodId, up: bool) {
-        let up = up && self.runs(from) && self.runs(to);
+        let knows = |one: PodId, other: PodId| {
+            self.pods[&one].told.get(&other).copied().unwrap_or_default() == self.pods[&other].disk
+        };
+        let up = up && self.runs(from) && self.runs(to) && knows(from, to) && knows(to, from);
         if up == self.up.contains(&(from, to)) {
             return;
         }
@@ -349,8 +387,80 @@ impl World {
         }
     }
 
+    /// The disk is gone with the process; the pod waits for a new one to be agreed on.
+    pub fn lose_disk(&mut self, pod: PodId) {
+        self.crash(pod);
+        let state = self.pods.get_mut(&pod).expect("a pod of the world");
+        state.on_lost_disks.append(&mut state.on_disk);
+        state.checkpoint = Default::default();
+        state.sets = Union::default();
+        state.log.clear();
+        state.edits.clear();
+        (state.stored, state.promised, state.waits) = (0, Ballot::ZERO, true);
+        self.note(|| format!("{pod} has lost its disk"));
+    }
+
+    /// A new disk takes the place of a lost one, and its pod starts. The others have yet to be told.
+    pub fn replace(&mut self, pod: PodId) {
+        self.epoch += 1;
+        let epoch = self.epoch;
+        let state = self.pods.get_mut(&pod).expect("a pod of the world");
+        (state.disk, state.waits, state.joined) = (state.disk + 1, false, epoch);
+        self.tell(pod);
+        self.start(pod);
+    }
+
+    /// The pod learns which disks were replaced.
+    pub fn tell(&mut self, pod: PodId) {
+        if self.pods[&pod].waits {
+            return;
+        }
+        let epoch = self.epoch;
+        let disks: BTreeMap<PodId, u32> = self.pods.iter().map(|(&id, pod)| (id, pod.disk)).collect();
+        let state = self.pods.get_mut(&pod).expect("a pod of the world");
+        if state.epoch == epoch && state.told == disks {
+            return;
+        }
+        let known = std::mem::replace(&mut state.told, disks.clone());
+        state.epoch = epoch;
+        self.promise(pod, Ballot { epoch, round: 0, pod: 0 });
+        self.step(pod, |replica, _, _, _, fx| {
+            replica.disown(fx);
+            for (other, disk) in disks {
+                replica.replaced(other, disk);
+            }
+            None
+        });
+        for other in self.ids() {
+            let disk = |told: &BTreeMap<PodId, u32>| told.get(&other).copied().unwrap_or_default();
+            if disk(&self.pods[&pod].told) != disk(&known) {
+                self.link(pod, other, true);
+                self.link(other, pod, true);
+            }
+        }
+    }
+
+    pub fn waits(&self, pod: PodId) -> bool {
+        self.pods[&pod].waits
+    }
+    /// Whether some pod counts for nothing: its disk is lost, or new and not whole on disk.
+    pub fn lacks_a_disk(&self) -> bool {
+        let whole = |pod: &Pod| {
+            let logged = pod.log.iter().any(|record| matches!(record, Record::Whole { .. }));
+            pod.joined == 0 || logged || pod.checkpoint.0.whole >= pod.joined
+        };
+        self.pods.values().any(|pod| pod.waits || !whole(pod))
+    }
+    /// Whether its part in the other shard, whose leader owns, is whole.
+    pub fn may_elect(&self, pod: PodId) -> bool {
+        self.pods[&pod].joined <= self.owned
+    }
+    pub fn joins(&self, pod: PodId) -> bool {
+        self.pods[&pod].replica.as_ref().is_some_and(Replica::is_joining)
+    }
+
     pub fn start(&mut self, pod: PodId) {
-        if self.runs(pod) {
+        if self.runs(pod) || self.waits(pod) {
             return;
         }
         let replicas = self.ids();
@@ -358,6 +468,8 @@ impl World {
             shard: Shard::new(Module::Order, 0),
             me: pod,
             replicas: replicas.clone(),
+            disks: self.pods[&pod].told.clone(),
+            joined: self.pods[&pod].joined,
             timing: Timing::default(),
         };
         let state = self.pods.get_mut(&pod).expect("a pod of the world");
@@ -458,7 +570,7 @@ impl World {
 
     pub fn state_of(&self, pod: PodId) -> String {
         let Some(replica) = &self.pods[&pod].replica else { return format!("{pod} down") };
-        let mut text = format!("{pod}");
+        let mut text = format!("{pod}{}", if replica.is_joining() { " joins" } else { "" });
         for (entity, items) in &self.sets(pod).0 {
             let ids: Vec<String> = items.keys().map(|id| id.0.to_string()).collect();
             let _ = write!(text, " {}={{{}}}", String::from_utf8_lossy(entity), ids.join(","));

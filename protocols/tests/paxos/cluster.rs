@@ -27,6 +27,8 @@ struct Link {
 /// What a step left to be made durable, and what may leave after that.
 struct Pending {
     persist: Vec<Record>,
+    /// A checkpoint with them.
+    checkpoint: Option<(Durable, Vec<Entry>)>,
     send: Vec<(PodId, Message)>,
     /// The tables of a snapshot, replaced in the same batch.
     tables: Option<Vec<Entry>>,
@@ -48,9 +50,13 @@ pub struct Pod {
     state: Vec<Entry>,
     /// Between its Leading and its Deposed.
     leading: Option<Ballot>,
+    /// It has just become whole.
+    whole: bool,
     /// Barriers not passed, with the index they must see.
     tickets: BTreeMap<u64, u64>,
     pub passed: u64,
+    /// Which disk each voter has, as far as this one was told.
+    disks: BTreeMap<PodId, u32>,
 }
 
 pub struct Cluster {
@@ -60,6 +66,8 @@ pub struct Cluster {
     pub oracle: Oracle,
     /// Whether messages and records pass through their codec.
     pub encodes: bool,
+    /// How many disks each pod has lost.
+    pub disks: BTreeMap<PodId, u32>,
     /// What happened since it was last taken, for scripts.
     pub trace: Vec<String>,
 }
@@ -74,6 +82,7 @@ impl Cluster {
             links: BTreeMap::new(),
             oracle: Oracle::new(&voters),
             encodes: true,
+            disks: BTreeMap::new(),
             trace: Vec::new(),
         };
         for me in voters.iter().chain(&learners).copied() {
@@ -82,6 +91,7 @@ impl Cluster {
                 shard: Shard::new(Module::Payment, 0),
                 me,
                 epoch: 1,
+                joined: 0,
                 voters: voters.clone(),
                 learners: learners.clone(),
                 timing,
@@ -93,8 +103,10 @@ impl Cluster {
                 pending: VecDeque::new(),
                 state: Vec::new(),
                 leading: None,
+                whole: false,
                 tickets: BTreeMap::new(),
                 passed: 0,
+                disks: BTreeMap::new(),
             };
             cluster.pods.insert(me, pod);
             for peer in voters.iter().chain(&learners).copied().filter(|peer| *peer != me) {
@@ -140,8 +152,13 @@ impl Cluster {
             assert_ne!(to, id, "a message to oneself waits for the fsync");
             self.transmit(id, to, message);
         }
-        if !fx.persist.is_empty() || !fx.send.is_empty() || tables.is_some() {
-            self.pod(id).pending.push_back(Pending { persist: fx.persist, send: fx.send, tables });
+        let pod = self.pod(id);
+        let whole = std::mem::take(&mut pod.whole);
+        let replica = pod.replica.as_ref().expect("it has just taken a step");
+        let checkpoint = whole.then(|| (replica.durable(), pod.state.clone()));
+        if !fx.persist.is_empty() || !fx.send.is_empty() || tables.is_some() || whole {
+            let (persist, send) = (fx.persist, fx.send);
+            pod.pending.push_back(Pending { persist, checkpoint, send, tables });
         }
         let pod = &self.pods[&id];
         let replica = pod.replica.as_ref().expect("it has just taken a step");
@@ -157,6 +174,7 @@ impl Cluster {
             Event::Deposed => format!("{id} deposed"),
             Event::Passed { ticket } => format!("{id} passes ticket {ticket}"),
             Event::SnapshotWanted { peer } => format!("{id} wants a snapshot sent to {peer}"),
+            Event::Whole => format!("{id} is whole"),
         };
         self.note(line);
         match event {
@@ -195,6 +213,8 @@ impl Cluster {
                 let now = self.now;
                 let _ = self.step(id, |replica, _, _| replica.snapshot_sent(now, peer));
             }
+            // Written with what the step persists: nothing that it sends leaves before.
+            Event::Whole => self.pod(id).whole = true,
         }
     }
 
@@ -267,9 +287,15 @@ impl Cluster {
     pub fn joined(&self, one: PodId, other: PodId) -> bool {
         !self.links[&(one, other)].cut && !self.links[&(other, one)].cut
     }
-    /// Ends all faults: new links everywhere, all pods up.
+    /// Ends all faults: new links everywhere, all pods up, lost disks replaced.
     pub fn heal(&mut self) {
         for id in self.ids() {
+            if self.waits(id) {
+                self.replace(id);
+            }
+        }
+        for id in self.ids() {
+            self.tell(id);
             if !self.is_up(id) {
                 self.start(id);
             }
@@ -289,7 +315,7 @@ impl Cluster {
         let mut own = Vec::new();
         let mut others = Vec::new();
         for batch in pending {
-            self.write(id, batch.persist, batch.tables);
+            self.write(id, batch.persist, batch.tables, batch.checkpoint);
             for (to, message) in batch.send {
                 if to == id { own.push(message) } else { others.push((to, message)) }
             }
@@ -301,7 +327,13 @@ impl Cluster {
             let _ = self.step(id, |replica, now, fx| replica.handle(now, id, message, fx));
         }
     }
-    fn write(&mut self, id: PodId, records: Vec<Record>, tables: Option<Vec<Entry>>) {
+    fn write(
+        &mut self,
+        id: PodId,
+        records: Vec<Record>,
+        tables: Option<Vec<Entry>>,
+        checkpoint: Option<(Durable, Vec<Entry>)>,
+    ) {
         for record in &records {
             self.oracle.persisted(id, record);
             if self.encodes {
@@ -312,6 +344,9 @@ impl Cluster {
         disk.log.extend(records);
         if let Some(tables) = tables {
             disk.tables = tables;
+        }
+        if let Some((durable, tables)) = checkpoint {
+            (disk.checkpoint, disk.tables) = (durable, tables);
         }
     }
     pub fn has_pending(&self, id: PodId) -> bool {
@@ -336,6 +371,7 @@ impl Cluster {
             again.recover(record);
         }
         assert_eq!(again.durable(), replica.durable());
+        assert_eq!(again.is_joining(), replica.is_joining());
         assert!(again.retained_log().eq(replica.retained_log()), "the retained log makes an equal replica");
     }
 
@@ -347,7 +383,7 @@ impl Cluster {
         pod.tickets.clear();
         let pending = std::mem::take(&mut pod.pending);
         for batch in pending.into_iter().take(survive) {
-            self.write(id, batch.persist, batch.tables);
+            self.write(id, batch.persist, batch.tables, batch.checkpoint);
         }
         for peer in self.ids() {
             if peer != id {
@@ -360,6 +396,9 @@ impl Cluster {
     }
 
     pub fn start(&mut self, id: PodId) {
+        if self.waits(id) {
+            return;
+        }
         let now = self.now;
         let pod = self.pod(id);
         let mut replica = Replica::new(pod.config.clone(), pod.disk.checkpoint, now);
@@ -379,6 +418,58 @@ impl Cluster {
                 let _ = self.step(peer, |replica, now, fx| replica.link(now, id, true, fx));
             }
         }
+    }
+
+    // --- Lost disks --------------------------------------------------------------------------
+
+    /// The process ends, its disk is gone, and it waits: what the others agree on then is `replace`.
+    pub fn lose_disk(&mut self, id: PodId) {
+        if self.is_up(id) {
+            self.crash(id, 0);
+        }
+        let pod = self.pod(id);
+        pod.disk = Disk::default();
+        pod.state.clear();
+        pod.disks.clear();
+        pod.config.joined = u32::MAX;
+        self.oracle.disk_lost(id);
+    }
+    /// A new disk takes the place of the lost one: known to `id`, and to others once they are told.
+    pub fn replace(&mut self, id: PodId) {
+        *self.disks.entry(id).or_default() += 1;
+        let epoch = self.epoch();
+        let disks = self.disks.clone();
+        let pod = self.pod(id);
+        (pod.config.epoch, pod.config.joined, pod.disks) = (epoch, epoch, disks);
+    }
+    fn epoch(&self) -> u32 {
+        1 + self.disks.values().sum::<u32>()
+    }
+    /// What the others agreed on reaches `id`. From then on nothing of a lost disk does: in this harness they
+    /// never come back.
+    pub fn tell(&mut self, id: PodId) {
+        let (epoch, disks) = (self.epoch(), self.disks.clone());
+        if self.waits(id) {
+            return;
+        }
+        let pod = self.pod(id);
+        (pod.config.epoch, pod.disks) = (epoch, disks);
+        let _ = self.step(id, |replica, now, fx| replica.raise_epoch(now, epoch, fx));
+    }
+    /// Whether its disk is lost and not replaced.
+    pub fn waits(&self, id: PodId) -> bool {
+        self.pods[&id].config.joined == u32::MAX
+    }
+    /// Whether some pod counts for nothing: its disk is lost, or new and not whole.
+    pub fn lacks_a_disk(&self) -> bool {
+        self.pods.values().any(|pod| match &pod.replica {
+            Some(replica) => replica.is_joining(),
+            None => pod.disk.checkpoint.lead.epoch < pod.config.joined,
+        })
+    }
+    /// Whether `id` has not been told of all that was replaced.
+    pub fn is_behind(&self, id: PodId) -> bool {
+        self.pods[&id].disks != self.disks
     }
 
     // --- Service -----------------------------------------------------------------------------

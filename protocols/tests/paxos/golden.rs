@@ -130,6 +130,22 @@ impl Script {
                 let urgent = value(args, "urgent", 0)? > 0;
                 cluster.pod(id).replica.as_mut().ok_or("it is down")?.prefer(preferred, urgent);
             }
+            "lose_disk" => {
+                let id = pod(args)?;
+                cluster.lose_disk(id);
+            }
+            // A new disk takes the place of the lost one; the pod starts with it.
+            "replace" => {
+                let id = pod(args)?;
+                cluster.replace(id);
+                cluster.start(id);
+            }
+            // `pod…`: these learn of it.
+            "tell" => {
+                while let Some(id) = args.next_pos() {
+                    cluster.tell(PodId(id.parse()?));
+                }
+            }
             "checkpoint" => {
                 let id = pod(args)?;
                 cluster.checkpoint(id);
@@ -143,6 +159,7 @@ impl Script {
                     let leader = replica.leader().map_or("nobody".to_owned(), |leader| leader.to_string());
                     let (ballot, applied) = (replica.ballot(), replica.applied());
                     let leads = if replica.is_leading() { "leads" } else { "follows" };
+                    let leads = if replica.is_joining() { "joins, follows" } else { leads };
                     let leader = if replica.is_leading() { String::new() } else { format!(" {leader}") };
                     writeln!(out, "{id} {leads}{leader} in {ballot}, applied {applied}")?;
                 }
@@ -200,6 +217,8 @@ scripts!(
     handover,
     laggard,
     learner,
+    lost_disk,
+    lost_disk_cut_off,
     one_way,
     reads,
     single,

@@ -46,6 +46,11 @@ impl Oracle {
         }
     }
 
+    /// The disk of `pod` is gone, and what it held of votes with it.
+    pub fn disk_lost(&mut self, pod: PodId) {
+        self.told.remove(&pod);
+    }
+
     /// A message of `pod` left it for another pod.
     pub fn sent(&mut self, pod: PodId, message: &Message) {
         let told = self.told.entry(pod).or_default();
@@ -59,6 +64,7 @@ impl Oracle {
             | Message::Prepare { .. }
             | Message::Reject { .. }
             | Message::Accept { .. }
+            | Message::Joining { .. }
             | Message::Missing { .. }
             | Message::Heartbeat { .. }
             | Message::Read { .. }

@@ -82,7 +82,7 @@ impl Run {
 
     fn fault(&mut self) {
         let id = self.any();
-        match self.rng.random_range(0..16) {
+        match self.rng.random_range(0..18) {
             0..=1 => {
                 if self.cluster.is_up(id) {
                     let survive = self.rng.random_range(0..3);
@@ -135,7 +135,23 @@ impl Run {
                     }
                 }
             }
-            _ => self.cluster.checkpoint(id),
+            15 => self.cluster.checkpoint(id),
+            16 => {
+                // A disk, and the next one only once that is made good.
+                if self.voters.len() > 2 && self.voters.contains(&id) && !self.cluster.lacks_a_disk() {
+                    self.cluster.lose_disk(id);
+                }
+            }
+            _ => {
+                for id in self.voters.clone() {
+                    if self.cluster.waits(id) {
+                        self.cluster.replace(id);
+                        self.cluster.start(id);
+                    } else if self.rng.random_bool(0.5) && self.cluster.is_behind(id) {
+                        self.cluster.tell(id);
+                    }
+                }
+            }
         }
     }
 
@@ -154,6 +170,9 @@ impl Run {
     /// election time-outs of that (and what it takes to catch up) some leader gets commands through.
     fn partial(&mut self) {
         self.cluster.heal();
+        if self.cluster.lacks_a_disk() {
+            self.cluster.run(Span::from_millis(2_000));
+        }
         let voters = self.voters.clone();
         for from in &voters {
             for to in voters.iter().filter(|to| *to != from) {
@@ -203,7 +222,7 @@ impl Run {
 }
 
 /// What must have happened often enough for the runs to mean anything.
-const KINDS: [&str; 5] = [" leads ", " deposed", " passes ", " installs ", " applies "];
+const KINDS: [&str; 6] = [" leads ", " deposed", " passes ", " installs ", " applies ", " whole"];
 
 fn run(seed: u64) -> [usize; KINDS.len()] {
     eprintln!("SEED={seed}");

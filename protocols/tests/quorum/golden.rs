@@ -83,6 +83,18 @@ impl Runner for Golden {
                 let pod = pod()?;
                 world.start(pod);
             }
+            "lose_disk" => {
+                let pod = pod()?;
+                world.lose_disk(pod);
+            }
+            "replace" => {
+                let pod = pod()?;
+                world.replace(pod);
+            }
+            "tell" => {
+                let pod = pod()?;
+                world.tell(pod);
+            }
             "set" => {
                 let pod = pod()?;
                 let (key, value) = args.next_key().ok_or("which record?")?;
@@ -154,6 +166,7 @@ fn show_state(world: &World, output: &mut String) -> Result<(), Box<dyn Error>> 
             Some(leader) => format!("follows {leader}"),
             None => "no leader".to_string(),
         };
+        let role = if replica.is_joining() { format!("joins, {role}") } else { role };
         let tail: Vec<_> = replica.tail().map(|write| write.version.to_string()).collect();
         let records = pod.tables.iter().map(|(key, (version, value))| {
             format!("{}={}@{version}", String::from_utf8_lossy(key), text(value))

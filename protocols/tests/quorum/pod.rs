@@ -58,6 +58,8 @@ pub struct Pod {
     pub claimed: Version,
     /// What the disk is known to hold: the last batch written.
     pub synced: Have,
+    /// What its disks held that were lost.
+    pub lost: Vec<Have>,
     synced_promise: kassa_protocols::ids::Ballot,
     accepted: Version,
     queued: Vec<Command>,
@@ -86,6 +88,7 @@ impl Pod {
             batches: VecDeque::new(),
             claimed: Version::ZERO,
             synced: Have::default(),
+            lost: Vec::new(),
             synced_promise: kassa_protocols::ids::Ballot::ZERO,
             accepted: Version::ZERO,
             queued: Vec::new(),
@@ -124,6 +127,36 @@ impl Pod {
         self.take(fx, round, model);
     }
 
+    /// The disk is gone with the process; the pod waits for a new one to be agreed on.
+    pub fn lose_disk(&mut self) {
+        self.crash();
+        self.disk = Disk::default();
+        self.tables.clear();
+        self.claimed = Version::ZERO;
+        self.lost.push(std::mem::take(&mut self.synced));
+        self.synced_promise = kassa_protocols::ids::Ballot::ZERO;
+        self.config.joined = u32::MAX;
+    }
+
+    /// Whether its disk is lost and not replaced.
+    pub const fn waits(&self) -> bool {
+        self.config.joined == u32::MAX
+    }
+
+    /// Whether it counts for nothing: its disk is lost, or new and not whole.
+    pub fn is_missing(&self) -> bool {
+        match &self.replica {
+            Some(replica) => replica.is_joining(),
+            None => self.synced.accepted().ballot.epoch < self.config.joined,
+        }
+    }
+
+    pub fn raise_epoch(&mut self, now: Time, epoch: u32, round: &mut Round, model: &mut Model) {
+        let mut fx = Effects::new();
+        self.replica().raise_epoch(now, epoch, &mut fx);
+        self.take(fx, round, model);
+    }
+
     pub fn crash(&mut self) {
         self.replica = None;
         self.batches.clear();
@@ -148,6 +181,8 @@ impl Pod {
                     self.events.push(format!("installed {} full={}", head.version, head.full));
                 }
             }
+            // It has not caught up with its past.
+            Frame::Read { .. } if self.replica().is_joining() => {}
             Frame::Read { id, key } => {
                 let (written, value) = self.newest(&key);
                 let state = self.replica().read_state();

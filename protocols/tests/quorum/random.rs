@@ -1,6 +1,7 @@
 //! Random deliveries, faults and clients, then quiet and progress, over and over.
 
 use crate::model::Action;
+use crate::pod::Pod;
 use crate::world::World;
 use bytes::Bytes;
 use kassa_protocols::ids::PodId;
@@ -24,6 +25,7 @@ struct Run {
     crash: u32,
     cut: u32,
     reset: u32,
+    disk: u32,
     /// Out of 100: all that is under way is late by an election time-out.
     jump: u32,
 }
@@ -101,9 +103,12 @@ impl Run {
             if self.world.runs(pod) {
                 let batches = self.rng.random_range(0..4);
                 self.world.crash(pod, batches);
-            } else {
+            } else if !self.world.pod(pod).waits() {
                 self.world.start(pod);
             }
+        }
+        if self.rng.random_range(0..100) < self.disk {
+            self.lost_disk(pod);
         }
         if pod == other {
             return;
@@ -117,12 +122,29 @@ impl Run {
         }
     }
 
+    /// A disk is lost, and the next one only once that is made good.
+    fn lost_disk(&mut self, pod: PodId) {
+        if self.world.pod(pod).waits() {
+            self.world.replace(pod);
+        } else if self.world.pod(pod).config.epoch < self.world.epoch {
+            self.world.tell(pod);
+        } else if self.world.pods.len() > 1 && !self.world.pods.iter().any(Pod::is_missing) {
+            self.world.lose_disk(pod);
+        }
+    }
+
     /// All faults end: what is asked then is answered, and all replicas come to be the same.
     fn quiet(&mut self) {
         for link in self.world.links.values_mut() {
             link.cut = false;
         }
         for pod in self.world.all() {
+            if self.world.pod(pod).waits() {
+                self.world.replace(pod);
+            }
+        }
+        for pod in self.world.all() {
+            self.world.tell(pod);
             if !self.world.runs(pod) {
                 self.world.start(pod);
             }
@@ -175,8 +197,16 @@ const EVENTS: [&str; 8] =
 fn run(seed: u64, seen: &mut Seen) {
     let (n, w) = SHAPES[usize::try_from(seed).unwrap() % SHAPES.len()];
     let world = World::new(n, w);
-    let mut run =
-        Run { world, rng: ChaCha8Rng::seed_from_u64(seed), writes: 0, crash: 0, cut: 0, reset: 0, jump: 0 };
+    let mut run = Run {
+        world,
+        rng: ChaCha8Rng::seed_from_u64(seed),
+        writes: 0,
+        crash: 0,
+        cut: 0,
+        reset: 0,
+        disk: 0,
+        jump: 0,
+    };
     for pod in run.world.all() {
         run.world.start(pod);
     }
@@ -184,6 +214,7 @@ fn run(seed: u64, seen: &mut Seen) {
         run.crash = run.rng.random_range(0..60);
         run.cut = run.rng.random_range(0..60);
         run.reset = run.rng.random_range(0..60);
+        run.disk = if run.rng.random_range(0..2) == 0 { 0 } else { run.rng.random_range(0..20) };
         run.jump = run.rng.random_range(0..20);
         for _ in 0..STEPS {
             run.step();

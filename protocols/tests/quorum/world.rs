@@ -5,7 +5,7 @@ use crate::model::{Action, Command, Model};
 use crate::pod::{Frame, Pod, Round};
 use bytes::Bytes;
 use kassa_protocols::ids::{Module, PodId, Shard};
-use kassa_protocols::quorum::{Config, Message, Version};
+use kassa_protocols::quorum::{Config, Have, Message, Version};
 use kassa_protocols::time::{Span, Time};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -26,6 +26,8 @@ pub struct World {
     pub links: BTreeMap<(PodId, PodId), Link>,
     pub model: Model,
     reads: u64,
+    /// Raised with every disk that is replaced.
+    pub epoch: u32,
 }
 
 impl World {
@@ -45,6 +47,7 @@ impl World {
             links: links.collect(),
             model: Model::default(),
             reads: 0,
+            epoch: 1,
         }
     }
 
@@ -64,6 +67,35 @@ impl World {
     pub fn start(&mut self, pod: PodId) {
         self.round(pod, |pod, now, round, model| pod.start(now, round, model));
         self.links_of(pod, true);
+    }
+
+    pub fn lose_disk(&mut self, pod: PodId) {
+        self.pod(pod).lose_disk();
+        self.links_of(pod, false);
+    }
+
+    /// A new disk takes the place of a lost one, and its pod starts. The others have yet to be told.
+    pub fn replace(&mut self, pod: PodId) {
+        self.epoch += 1;
+        let epoch = self.epoch;
+        let config = &mut self.pod(pod).config;
+        (config.epoch, config.joined) = (epoch, epoch);
+        self.start(pod);
+    }
+
+    /// The pod learns which disks were replaced.
+    pub fn tell(&mut self, pod: PodId) {
+        if self.pod(pod).waits() {
+            return;
+        }
+        let epoch = self.epoch;
+        self.pod(pod).config.epoch = epoch;
+        if self.is_free(pod) {
+            self.round(pod, |pod, now, round, model| pod.raise_epoch(now, epoch, round, model));
+        } else if self.runs(pod) {
+            // Its disk is far behind: it learns of it as it starts again.
+            self.crash(pod, 0);
+        }
     }
 
     /// The process dies; of its batches the first few are on disk, and its connections are reset.
@@ -262,10 +294,10 @@ impl World {
         own
     }
 
-    /// What is called committed is on the disks of a write quorum.
+    /// What is called committed is on the disks of a write quorum, or was on one that is lost.
     fn check_durable(&self, version: Version) {
-        let holds =
-            |pod: &&Pod| pod.synced.committed.seq >= version.seq || pod.synced.tail.contains(&version);
+        let on_disk = |have: &Have| have.committed.seq >= version.seq || have.tail.contains(&version);
+        let holds = |pod: &&Pod| on_disk(&pod.synced) || pod.lost.iter().any(on_disk);
         let disks = self.pods.iter().filter(holds).count();
         let needed = self.pods[0].config.write_quorum;
         assert!(disks >= needed, "{version} is called committed and is on {disks} disks");

@@ -32,6 +32,7 @@ pub fn request(op: &Op) -> (&'static str, String) {
         Op::CancelPayment { user, order } => ("POST", format!("/payment/cancel/{user}/{order}")),
         Op::PaymentStatus { user, order } => ("GET", format!("/payment/status/{user}/{order}")),
         Op::LoadUsers { n, credit } => ("POST", format!("/payment/batch_init/{n}/{credit}")),
+        Op::Replace { pod, .. } => ("POST", format!("/replace/{}", pod.0)),
     }
 }
 
@@ -97,6 +98,8 @@ fn answer(op: &Op, body: &str) -> Option<Answer> {
             field(body, "msg")?;
             Answer::Loaded { n: *n }
         }
+        // An operator's, not a client's.
+        Op::Replace { .. } => return None,
     })
 }
 
@@ -142,7 +145,8 @@ fn order(op: &Op) -> Option<&str> {
         | Op::FindUser { .. }
         | Op::AddFunds { .. }
         | Op::Pay { .. }
-        | Op::LoadUsers { .. } => None,
+        | Op::LoadUsers { .. }
+        | Op::Replace { .. } => None,
     }
 }
 
@@ -168,7 +172,8 @@ fn item<'a>(op: &'a Op, body: &'a str) -> Option<&'a str> {
         | Op::FindUser { .. }
         | Op::AddFunds { .. }
         | Op::Pay { .. }
-        | Op::LoadUsers { .. } => None,
+        | Op::LoadUsers { .. }
+        | Op::Replace { .. } => None,
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Spec {
     pub program: PathBuf,
     pub arguments: Vec<String>,
     pub log: PathBuf,
+    /// A file that it reads, and what is in it: made anew at each start, should its directory be gone.
+    pub config: Option<(PathBuf, String)>,
     /// Written here; `None` where the child does it itself.
     pub pid_file: Option<PathBuf>,
     pub restart: bool,
@@ -120,6 +122,11 @@ pub fn describe(status: ExitStatus) -> String {
 /// # Errors
 /// Where it cannot be started, or its log cannot be written.
 pub fn spawn(spec: &Spec) -> anyhow::Result<Child> {
+    if let Some((file, text)) = &spec.config {
+        let dir = file.parent().unwrap_or(file);
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        write_whole(file, text)?;
+    }
     let log = std::fs::OpenOptions::new()
         .create(true)
         .append(true)

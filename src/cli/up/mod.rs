@@ -248,6 +248,7 @@ fn front_spec(nginx: &Nginx, front: &Front, this: &std::path::Path) -> children:
         program: this.to_owned(),
         arguments,
         log: front.dir.join("error.log"),
+        config: None,
         pid_file: None,
         restart: true,
         hears: false,

@@ -232,6 +232,8 @@ fn own_answers() -> String {
     let allow = "add_header Allow \"GET, POST, DELETE\" always;";
     let mut text =
         String::from("        location ^~ /.kassa/ { internal; error_page 404 = @no_such_path; }\n");
+    // For operators, who ask a pod itself.
+    text += "        location ^~ /replace/ { internal; error_page 404 = @no_such_path; }\n";
     for (path, before, code, detail) in [
         ("unread", bad_id.as_str(), Code::BadRequest, "this is not an HTTP/1.1 request that can be read"),
         ("method", allow, Code::MethodNotAllowed, "no path here takes this method"),

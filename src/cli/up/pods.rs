@@ -1,7 +1,7 @@
 //! What each pod of a local cluster is started with.
 
 use super::children::Spec;
-use super::layout::{Directory, write_whole};
+use super::layout::Directory;
 use crate::cli::config::{Config, Sources};
 use crate::cli::fail;
 use anyhow::Context;
@@ -113,7 +113,7 @@ pub fn is_own_variable(name: &str) -> bool {
     key == "config" || OWN_KEYS.contains(&key.as_str())
 }
 
-/// Writes every pod's configuration and says how to start it.
+/// Every pod's configuration, and how to start it.
 ///
 /// # Errors
 /// Where a directory or file cannot be written.
@@ -127,11 +127,10 @@ pub fn specs(
     let mut specs = Vec::with_capacity(http_ports.len());
     for (&http_port, pod) in http_ports.iter().zip(0_u16..) {
         let dir = directory.pod(pod);
-        std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let config = dir.join("kassa.toml");
         let text = toml::to_string(&shared.for_pod(pod, http_port, directory))
             .context("cannot write down a pod's configuration")?;
-        write_whole(&config, &format!("# Written by `kassa up`, anew at every start.\n{text}"))?;
+        let text = format!("# Written by `kassa up`, anew at every start.\n{text}");
         let arguments = ["serve", "--config", &config.display().to_string(), "--with-parent"];
         let mut arguments: Vec<String> = arguments.map(str::to_owned).into();
         arguments.push(std::process::id().to_string());
@@ -140,6 +139,7 @@ pub fn specs(
             program: this.to_owned(),
             arguments,
             log: dir.join("log"),
+            config: Some((config, text)),
             pid_file: Some(dir.join("pid")),
             restart,
             hears: false,

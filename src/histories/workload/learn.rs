@@ -40,6 +40,7 @@ impl Workload {
             | Answer::User { .. }
             | Answer::Funds { .. }
             | Answer::Credit { .. }
+            | Answer::Replaced(_)
             | Answer::PaymentStatus { .. } => {}
         }
     }

@@ -81,6 +81,7 @@ fn config(me: PodId) -> Config {
         shard: Shard::new(Module::Payment, 0),
         me,
         epoch: 1,
+        joined: 0,
         voters: (0..REPLICAS).map(PodId).collect(),
         learners: Vec::new(),
         timing: TIMING,
@@ -214,6 +215,7 @@ impl Voter {
                 out.notes.push(Note::Said(format!("passes ticket {ticket}")));
             }
             Event::SnapshotWanted { .. } => panic!("nothing is ever forgotten here"),
+            Event::Whole => panic!("no disk is ever lost here"),
         }
     }
 

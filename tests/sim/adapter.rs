@@ -4,9 +4,10 @@ use crate::disk::{Disk, STORES};
 use crate::scenario::{Replication, Scenario};
 pub use kassa::modules::request::{Outcome, Request};
 use kassa::node::config::{Config, Limits, Protocol, Timing};
-pub use kassa::node::{ClientId, Commit, Held, Input, Message, Node, Status};
-use kassa_protocols::ids::PodId;
+pub use kassa::node::{ClientId, Commit, Held, Input, Message, Node, Replace, Status};
+use kassa_protocols::ids::{DiskId, PodId, Replacement};
 use kassa_protocols::time::Time;
+use std::collections::BTreeMap;
 
 /// A replica that was away for a second needs a copy.
 const HISTORY_BYTES_MAX: usize = 4_096;
@@ -21,12 +22,26 @@ const fn protocol(replication: Replication) -> Protocol {
     }
 }
 
-/// A node on what its disk holds, as `serve` starts one.
-pub fn start(pod: PodId, scenario: &Scenario, disk: &Disk, now: Time) -> Node {
+/// The disks that the cluster forms with.
+pub fn first_disks(pods: usize) -> BTreeMap<PodId, DiskId> {
+    let id = |pod| PodId(u8::try_from(pod).expect("a handful of pods"));
+    (0..pods).map(|pod| (id(pod), DiskId(pod as u128))).collect()
+}
+
+/// A node on what its disk holds, as `serve` starts one. `replaced`: what was when its own disk joined.
+pub fn start(
+    pod: PodId,
+    replaced: BTreeMap<PodId, Replacement>,
+    scenario: &Scenario,
+    disk: &Disk,
+    now: Time,
+) -> Node {
     let pods = (0..scenario.pods).map(|i| PodId(u8::try_from(i).expect("a handful of pods"))).collect();
     let config = Config {
         me: pod,
         pods,
+        disks: first_disks(scenario.pods),
+        replaced,
         shards: scenario.shards,
         replicas: 3,
         payment: protocol(scenario.payment),

@@ -59,6 +59,10 @@ pub enum Kind {
     FailDisk {
         pod: usize,
     },
+    /// The disk is lost with the process. The pod starts again, empty, and is refilled.
+    LostDisk {
+        pod: usize,
+    },
     /// A byte on the disk changes, and the pod dies: its next start finds out.
     Rot {
         pod: usize,
@@ -76,6 +80,8 @@ pub struct Fault {
 /// How long the effects of a fault linger once it has ended: elections, questions in doubt, a delayed
 /// answer of a link that was slow to notice. Nothing counts as calm until then.
 pub const AFTERMATH_US: u64 = 6_000_000;
+/// A disk that is lost is noticed, replaced and refilled within that long besides.
+const REFILL_US: u64 = 8_000_000;
 /// A cluster that has just formed has leaders after that long.
 pub const SETTLING_US: u64 = 3_000_000;
 
@@ -96,8 +102,9 @@ impl Weather {
         let mut storms = vec![Storm { from_us: 0, to_us: SETTLING_US, for_good: false }];
         storms.extend(faults.iter().map(|fault| Storm {
             from_us: fault.at_us,
-            to_us: fault.at_us + fault.for_us + AFTERMATH_US,
-            for_good: matches!(fault.kind, Kind::Rot { .. }),
+            to_us: fault.at_us + fault.for_us + AFTERMATH_US + refill_us(fault.kind),
+            // A disk that is lost takes edits with it that were on no other: that is no calm any more.
+            for_good: matches!(fault.kind, Kind::Rot { .. } | Kind::LostDisk { .. }),
         }));
         Self { storms }
     }
@@ -112,6 +119,10 @@ impl Weather {
     pub fn connected(&self, from_us: u64, to_us: u64) -> bool {
         self.storms.iter().all(|storm| to_us < storm.from_us || from_us > storm.to_us)
     }
+}
+
+const fn refill_us(kind: Kind) -> u64 {
+    if matches!(kind, Kind::LostDisk { .. }) { REFILL_US } else { 0 }
 }
 
 pub fn schedule(scenario: &Scenario, rng: &mut ChaCha8Rng) -> Vec<Fault> {
@@ -134,8 +145,26 @@ pub fn schedule(scenario: &Scenario, rng: &mut ChaCha8Rng) -> Vec<Fault> {
         for_us,
         kind: Kind::Kill { pod, power: true },
     }));
+    if !rotten && !faults.is_empty() {
+        faults.extend(lost_disks(scenario, rng.clone()));
+    }
     faults.sort_by_key(|fault| fault.at_us);
     faults
+}
+
+/// In some seeds disks are lost, one after the other. Drawn apart, so that all else is as it would be without.
+fn lost_disks(scenario: &Scenario, mut rng: ChaCha8Rng) -> Vec<Fault> {
+    rng.set_stream(1);
+    if !rng.random_ratio(1, 6) {
+        return Vec::new();
+    }
+    (0..rng.random_range(1..4))
+        .map(|_| Fault {
+            at_us: rng.random_range(100_000..scenario.faults_end_us),
+            for_us: rng.random_range(10_000..1_500_000),
+            kind: Kind::LostDisk { pod: rng.random_range(0..scenario.pods) },
+        })
+        .collect()
 }
 
 fn kind(scenario: &Scenario, rotten: &mut bool, rng: &mut ChaCha8Rng) -> Kind {
@@ -179,18 +208,23 @@ mod tests {
     #[test]
     fn every_kind_comes_up_and_at_most_one_disk_rots() {
         let mut kinds = std::collections::BTreeSet::new();
+        let mut lost = 0;
         for seed in 0..300 {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             let scenario = Scenario::of(&mut rng);
             let faults = schedule(&scenario, &mut rng);
             assert_eq!(faults.is_empty(), scenario.trouble == Trouble::None);
-            assert!(faults.iter().filter(|fault| matches!(fault.kind, Kind::Rot { .. })).count() <= 1);
+            let rotten = faults.iter().filter(|fault| matches!(fault.kind, Kind::Rot { .. })).count();
+            let lose = faults.iter().filter(|fault| matches!(fault.kind, Kind::LostDisk { .. })).count();
+            assert!(rotten <= 1 && (rotten == 0 || lose == 0));
+            lost += usize::from(lose > 0);
             assert!(faults.iter().all(|fault| fault.at_us < scenario.faults_end_us));
             for fault in &faults {
                 kinds.insert(format!("{:?}", fault.kind).split([' ', '{']).next().unwrap().to_owned());
             }
         }
-        assert_eq!(kinds.len(), 12, "{kinds:?}");
+        assert_eq!(kinds.len(), 13, "{kinds:?}");
+        assert!((20..80).contains(&lost), "{lost} seeds of 300 lose disks");
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl Steps {
         };
         let disks: Vec<Disk> = (0..PODS).map(|_| Disk::default()).collect();
         let now = Time(0);
-        let node = |n: usize| adapter::start(pod_id(n), &scenario, &disks[n], now);
+        let node = |n: usize| adapter::start(pod_id(n), Default::default(), &scenario, &disks[n], now);
         let nodes = (0..PODS).map(node).collect();
         let links = |n: usize| {
             let others = (0..PODS).filter(move |&other| other != n);

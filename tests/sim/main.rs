@@ -6,7 +6,7 @@
 //!
 //! # Layout
 //! A [`scenario`] is drawn from the seed. The [`world`] is the queue of events in which [`pod`]s (a node,
-//! a [`disk`], a clock), the [`net`], the [`clients`], and the [`faults`] take turns. [`run`] leads it from
+//! a [`disk`], a clock), the [`net`], the [`clients`], and the [`faults`] (with [`lost`] disks) take turns. [`run`] leads it from
 //! the first start through the faults to the rest after them. What clients ask, and the books that judge
 //! what they were told, are those of [`kassa::histories`]; [`replicas`] are compared on the way.
 //! [`adapter`] is the only part that makes a node.
@@ -19,6 +19,7 @@ mod clients;
 mod disk;
 mod faults;
 mod held;
+mod lost;
 mod net;
 mod pod;
 mod replicas;

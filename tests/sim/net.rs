@@ -136,6 +136,12 @@ impl Net {
         true
     }
 
+    /// Whether a handshake between two pods would come about.
+    pub fn is_open(&self, one: usize, other: usize) -> bool {
+        let cut = |from: usize, to: usize| self.links[from * self.pods + to].cut;
+        !cut(one, other) && !cut(other, one)
+    }
+
     pub fn is_up(&mut self, pair: Pair) -> bool {
         self.link(pair).up
     }

@@ -4,14 +4,15 @@
 //! frames leave; once the commits are durable the late frames and the replies do. A pod can be stopped
 //! at each of them. What the loop may overlap or delay in the binary can only lie between these.
 
-use crate::adapter::{self, ClientId, Commit, Held, Input, Message, Node, Outcome, Status};
+use crate::adapter::{self, ClientId, Commit, Held, Input, Message, Node, Outcome, Replace, Status};
 use crate::disk::{Disk, Reached};
 use crate::scenario::Scenario;
-use kassa_protocols::ids::{Module, PodId};
+use kassa::modules::disks::NotReplaced;
+use kassa_protocols::ids::{DiskId, Module, PodId, Replacement};
 use kassa_protocols::time::Time;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// The CPU time of a round, and of each input in it, in microseconds.
 const ROUND_US: u64 = 20;
@@ -50,8 +51,10 @@ impl Clock {
 pub enum State {
     Up,
     Down,
-    /// Its disk was found broken: it waits to be replaced.
+    /// Its disk was found broken: it is never replaced.
     Dead,
+    /// Its disk was lost: it runs no node, and waits for an operator's word.
+    Waiting,
 }
 
 /// Where around the persist of a round a pod is to be killed.
@@ -82,6 +85,10 @@ pub struct Pod {
     pub id: PodId,
     pub state: State,
     pub disk: Disk,
+    pub disk_id: DiskId,
+    /// What was replaced when its disk took the place of a lost one: part of its identity.
+    pub joined: BTreeMap<PodId, Replacement>,
+    lost: bool,
     pub clock: Clock,
     /// Counts starts, so that events of an earlier life are void.
     pub life: u32,
@@ -120,6 +127,9 @@ impl Pod {
             id,
             state: State::Down,
             disk: Disk::default(),
+            disk_id: adapter::first_disks(usize::from(id.0) + 1)[&id],
+            joined: BTreeMap::new(),
+            lost: false,
             clock: Clock::start(0, rng),
             life: 0,
             paused_until_us: 0,
@@ -145,8 +155,39 @@ impl Pod {
         }
         self.clock = Clock::start(now_us, rng);
         self.life += 1;
+        if self.lost {
+            self.state = State::Waiting;
+            return;
+        }
         self.state = State::Up;
-        self.node = Some(adapter::start(self.id, scenario, &self.disk, self.clock.read(now_us)));
+        let (joined, now) = (self.joined.clone(), self.clock.read(now_us));
+        self.node = Some(adapter::start(self.id, joined, scenario, &self.disk, now));
+    }
+
+    /// Its disk is gone, and the next start finds a new one, empty.
+    pub fn lose_disk(&mut self, new: DiskId) {
+        self.disk = Disk::default();
+        self.joined.clear();
+        (self.disk_id, self.lost) = (new, true);
+    }
+
+    /// Whether its disk is lost and not replaced.
+    pub const fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    /// It has learnt that its new disk is the one that the cluster knows: the next start joins.
+    pub fn join(&mut self, replaced: BTreeMap<PodId, Replacement>) {
+        (self.joined, self.lost, self.state) = (replaced, false, State::Down);
+    }
+
+    /// What the node would have asked for to replace the disk of `pod`, if it runs.
+    pub fn replace(&self, pod: PodId, waiting: DiskId) -> Option<Result<Replace, NotReplaced>> {
+        self.node.as_ref().map(|node| node.replace(pod, Some(waiting)))
+    }
+
+    pub fn replaced_disks(&self) -> BTreeMap<PodId, Replacement> {
+        self.node.as_ref().map(|node| node.replaced_disks().clone()).unwrap_or_default()
     }
 
     /// Kills the process, with what was under way on its disk; `power` also takes what was not synced.
@@ -221,6 +262,10 @@ impl Pod {
         while let Some(input) = self.own.pop_front().or_else(|| self.inbox.pop_front()) {
             busy_us += INPUT_US;
             node.step(now, input, &self.disk);
+            for (pod, _) in node.take_replaced() {
+                // The fabric hands over nothing more of a disk that was replaced.
+                self.inbox.retain(|input| !matches!(input, Input::Frame { from, .. } if *from == pod));
+            }
         }
         node.tick(now, &self.disk);
         let round = node.flush(now, &self.disk);

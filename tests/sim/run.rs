@@ -1,5 +1,6 @@
 //! One seed from start to end: faults and load, then mending, rest, and the books.
 
+use crate::pod::State;
 use crate::scenario::Scenario;
 use crate::world::{Counts, World};
 use kassa::histories::books::{self, Report};
@@ -90,8 +91,14 @@ impl World {
     fn open(&self) -> Option<Vec<String>> {
         let mut open = Vec::new();
         for pod in &self.pods {
-            let Some(status) = pod.status() else { continue };
             let id = pod.id;
+            if pod.state == State::Waiting {
+                open.push(format!("{id} waits to be replaced"));
+            }
+            let Some(status) = pod.status() else { continue };
+            for disk in status.disks.iter().filter(|disk| !disk.whole) {
+                open.push(format!("p{} is not whole, says {id}", disk.pod));
+            }
             open.extend(status.not_ready.iter().map(|why| format!("{id} is not ready: {why}")));
             for shard in status.shards.iter().filter(|shard| shard.open > 0) {
                 open.push(format!("{id} {}/{} has {} open", shard.module, shard.shard, shard.open));

@@ -93,6 +93,7 @@ struct Totals {
     frames: u64,
     copies: u64,
     reads_settled: u64,
+    replaced_disks: u64,
     events: u64,
     histories: u64,
     undecided: u64,
@@ -115,6 +116,7 @@ impl Totals {
         self.frames += ran.counts.frames;
         self.copies += ran.counts.copies;
         self.reads_settled += ran.counts.reads_settled;
+        self.replaced_disks += u64::from(ran.counts.replaced_disks);
         self.events += ran.counts.events;
         self.virtual_us += ran.virtual_us;
         self.slowest = self.slowest.max((took_ms, seed));
@@ -123,7 +125,8 @@ impl Totals {
     fn print(&self) {
         println!(
             "{} seeds, {} s of virtual time: {} operations, {} checkouts answered, {} refusals, {} repeats, \
-             {} faults, {} frames, {} copies of shards, {} reads settled by a quorum, {} events; {} histories checked \
+             {} faults, {} frames, {} copies of shards, {} reads settled by a quorum, \
+             {} disks replaced, {} events; {} histories checked \
              ({} undecided), {} sums; slowest seed {} took {} ms",
             self.seeds,
             self.virtual_us / 1_000_000,
@@ -135,6 +138,7 @@ impl Totals {
             self.frames,
             self.copies,
             self.reads_settled,
+            self.replaced_disks,
             self.events,
             self.histories,
             self.undecided,
@@ -154,6 +158,7 @@ impl Totals {
         assert!(self.copies * 4 > self.seeds, "hardly a copy of a shard");
         assert!(self.reads_settled > self.seeds * 10, "hardly a read of a quorum");
         assert!(self.sums > self.seeds, "hardly a sum");
+        assert!(self.replaced_disks * 40 > self.seeds, "hardly a lost disk");
         assert!(self.undecided * 20 <= self.histories, "too many histories undecided");
     }
 }

@@ -60,6 +60,16 @@ pub enum Event {
     Start {
         pod: usize,
     },
+    /// An empty pod asks the others who it is.
+    AsksWho {
+        pod: usize,
+        life: u32,
+    },
+    /// An operator has a lost disk replaced.
+    Operator {
+        pod: usize,
+        life: u32,
+    },
 }
 
 struct Queued {
@@ -97,6 +107,9 @@ pub struct Counts {
     pub overflows: u64,
     /// Reads that a quorum of replicas has settled, but for those of lives that ended in a crash.
     pub reads_settled: u64,
+    /// Disks lost, and joined anew.
+    pub lost_disks: u32,
+    pub replaced_disks: u32,
     /// A fold of all events and their times: two runs of one seed have the same.
     pub trace: u64,
 }
@@ -111,6 +124,8 @@ pub struct World {
     pub weather: Weather,
     pub counts: Counts,
     pub replicas: Replicas,
+    /// Requests that operators have made.
+    pub operators: u64,
     faults: Vec<Fault>,
     queue: BinaryHeap<Reverse<Queued>>,
     seq: u64,
@@ -130,6 +145,7 @@ impl World {
             weather: Weather::new(&faults),
             counts: Counts::default(),
             replicas: Replicas::default(),
+            operators: 0,
             queue: BinaryHeap::new(),
             seq: 0,
             mended: false,
@@ -186,6 +202,8 @@ impl World {
             Event::Fault(index) => self.fault(index),
             Event::FaultEnds(index) => self.fault_ends(index),
             Event::Start { pod } => self.start(pod),
+            Event::AsksWho { pod, life } => self.asks_who(pod, life),
+            Event::Operator { pod, life } => self.operator(pod, life),
         }
         self.compare_replicas();
         true
@@ -196,13 +214,16 @@ impl World {
         self.pods[pod].state == State::Up
     }
 
-    fn start(&mut self, pod: usize) {
+    pub fn start(&mut self, pod: usize) {
         if self.pods[pod].state != State::Down {
             return;
         }
         self.pods[pod].start(self.now_us, &self.scenario, &mut self.rng);
         let state = self.pods[pod].state;
         self.say(|| format!("p{pod} starts: {state:?}"));
+        if state == State::Waiting {
+            self.waits(pod);
+        }
         if state != State::Up {
             return;
         }
@@ -334,14 +355,14 @@ impl World {
             return;
         }
         let answers = self.is_up(pair.to) && self.pods[pair.to].paused_until_us <= self.now_us;
-        if answers && self.net.connect(pair) {
+        if answers && self.know_each_other(pair.from, pair.to) && self.net.connect(pair) {
             self.input(pair.from, Input::Link { peer: pod_id(pair.to), up: true });
         } else {
             self.at(self.now_us + RECONNECT_US, Event::Connect { pair, life });
         }
     }
 
-    fn kill(&mut self, pod: usize, power: bool, down_us: u64) {
+    pub fn kill(&mut self, pod: usize, power: bool, down_us: u64) {
         if !self.is_up(pod) {
             return;
         }
@@ -368,6 +389,7 @@ impl World {
         let until = self.now_us + for_us;
         match kind {
             Kind::Kill { pod, power } => self.kill(pod, power, for_us),
+            Kind::LostDisk { pod } => self.lose_disk(pod, for_us),
             Kind::Rot { pod } => {
                 self.pods[pod].disk.rot();
                 self.clients.shop.disk_lost = true;
@@ -427,6 +449,7 @@ impl World {
             | Kind::Blackout
             | Kind::Pause { .. }
             | Kind::Reset { .. }
+            | Kind::LostDisk { .. }
             | Kind::Rot { .. } => {}
         }
     }

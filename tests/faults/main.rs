@@ -8,6 +8,7 @@ mod log;
 mod peers;
 mod pods;
 mod reads;
+mod replace;
 mod rot;
 mod slow;
 mod versions;

@@ -7,8 +7,8 @@ use std::net::{TcpListener, TcpStream};
 use bytes::BytesMut;
 use kassa::fabric::frame::{self, FORMAT_VERSION, FRAME_BYTES_MAX, HEADER_BYTES};
 use kassa::fabric::hello::{Hello, Reply, Terms};
-use kassa::fabric::identity::{DiskId, Formed};
-use kassa_protocols::ids::PodId;
+use kassa::fabric::identity::Formed;
+use kassa_protocols::ids::{DiskId, PodId};
 
 use crate::pods::{PATIENCE, Plan, Pod, ask, field, good, scratch};
 

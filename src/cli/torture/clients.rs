@@ -168,6 +168,7 @@ impl Load {
             scene.present == 0 && scene.is_over
         };
         if is_left && !self.gives_up.get() {
+            scene.borrow_mut().shop.disk_lost |= self.weather.disk_lost.get();
             let Scene { no, plan, ref shop, .. } = *scene.borrow();
             let storms = self.weather.storms();
             // The judge ends only with the run.

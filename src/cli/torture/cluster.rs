@@ -1,7 +1,8 @@
 //! The cluster under torture: real processes, and everything that can be done to them without being root.
 
+use super::refill;
 use super::schedule::Fault;
-use crate::cli::http::{Connection, Target};
+use crate::cli::http::Target;
 use crate::cli::up::children::{self, Spec};
 use crate::cli::up::{Prepared, layout};
 use crate::exit::{BROKEN, say};
@@ -20,9 +21,8 @@ use tokio::sync::Notify;
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 /// A pod that is told to end has this long.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
-/// How often a pod that is not ready is asked again, and how long it may take to answer.
+/// How often a pod that is not ready is asked again.
 const READY_POLL: Duration = Duration::from_millis(50);
-const READY_WAIT: Duration = Duration::from_millis(500);
 /// Lines of a log that are shown where its process ended by itself.
 const LAST_WORDS: usize = 12;
 
@@ -117,7 +117,8 @@ impl Process {
             Leave::None | Leave::FullDisk => {
                 let words = last_words(&self.spec.log);
                 let how = children::describe(status);
-                let last = words.last().map_or("nothing", String::as_str);
+                let own = words.iter().rev().find(|line| line.starts_with("kassa:"));
+                let last = own.or(words.last()).map_or("nothing", String::as_str);
                 let name = &self.spec.name;
                 let all = words.join("\n    ");
                 Some(format!("{name} ended by itself ({how}) and said: {last}\n  Its last words:\n    {all}"))
@@ -199,6 +200,8 @@ pub struct Cluster {
     nginx: Option<Rc<Process>>,
     /// What is wrong now, as it was begun.
     active: RefCell<Vec<Fault>>,
+    /// Pods that are being refilled.
+    refilling: Rc<Cell<usize>>,
     pub ends: Ends,
     /// Told when something ended by itself.
     pub found: Rc<Notify>,
@@ -233,6 +236,7 @@ impl Cluster {
             processes,
             nginx,
             active: RefCell::default(),
+            refilling: Rc::default(),
             ends,
             found,
             _directory: directory,
@@ -279,6 +283,7 @@ impl Cluster {
             | Fault::SlowLink { .. }
             | Fault::SlowDisk { .. }
             | Fault::ClockRate { .. } => self.tell_all().await,
+            Fault::LostDisk { pod } => self.lose_disk(*pod).await,
         }
     }
 
@@ -306,7 +311,8 @@ impl Cluster {
                     nginx.start();
                 }
             }
-            Fault::ClockJump { .. } | Fault::NginxReload => {}
+            // What a lost disk held takes as long to come back as it takes.
+            Fault::ClockJump { .. } | Fault::NginxReload | Fault::LostDisk { .. } => {}
             Fault::Alone { .. }
             | Fault::Apart { .. }
             | Fault::OneWay { .. }
@@ -327,7 +333,8 @@ impl Cluster {
             let down = |fault: &Fault| match fault {
                 Fault::Kill { pods } => pods.contains(&pod),
                 Fault::FullDisk { pod: full } => *full == pod,
-                Fault::Stop { .. }
+                Fault::LostDisk { .. }
+                | Fault::Stop { .. }
                 | Fault::Alone { .. }
                 | Fault::Apart { .. }
                 | Fault::OneWay { .. }
@@ -365,27 +372,53 @@ impl Cluster {
         if shown.is_empty() { "all is well".to_owned() } else { shown.join(", ") }
     }
 
-    /// Waits until every pod, and nginx, answers that it is ready.
+    /// Takes a pod's data away, starts it on nothing, and has it refilled.
+    async fn lose_disk(&self, pod: u16) {
+        // Not a second disk before the first is whole again: that would be the loss of a majority.
+        let Some(process) = self.processes.get(usize::from(pod)).filter(|_| self.refilling.get() == 0) else {
+            return;
+        };
+        self.refilling.set(1);
+        process.kill();
+        while process.pid.get().is_some() {
+            tokio::time::sleep(READY_POLL).await;
+        }
+        if let Err(error) = refill::wipe(&self.data.join(format!("pod-{pod}"))) {
+            self.ends.borrow_mut().push(format!("the data of pod {pod} cannot be taken away: {error}"));
+            self.found.notify_waiters();
+        }
+        self.start_wanted();
+        let pods = self.pods.clone();
+        let (refilling, ends, found) =
+            (Rc::clone(&self.refilling), Rc::clone(&self.ends), Rc::clone(&self.found));
+        tokio::task::spawn_local(async move {
+            if let Err(why) = refill::refill(pod, &pods).await {
+                ends.borrow_mut().push(why);
+                found.notify_waiters();
+            }
+            refilling.set(0);
+        });
+    }
+
+    /// Waits until every pod, and nginx, answers that it is ready, and no disk is being refilled.
     ///
     /// # Errors
     /// Who is not, and why, after `patience`.
     pub async fn ready(&self, patience: Duration) -> Result<(), String> {
         let by = Instant::now() + patience;
         for target in self.pods.iter().chain(&self.fronts) {
-            let request = target.request("GET", "/readyz", None);
-            loop {
-                let mut connection = Connection::new(target);
-                let why = match tokio::time::timeout(READY_WAIT, connection.ask(&request)).await {
-                    Ok(Ok(answer)) if answer.status == 200 => break,
-                    Ok(Ok(answer)) => answer.body.trim().to_owned(),
-                    Ok(Err(broken)) => broken.to_string(),
-                    Err(_) => "no answer".to_owned(),
-                };
+            while let Err(why) = refill::is_ready(target).await {
                 if Instant::now() > by {
                     return Err(format!("{} is not ready: {why}", target.url()));
                 }
                 tokio::time::sleep(READY_POLL).await;
             }
+        }
+        while self.refilling.get() > 0 {
+            if Instant::now() > by {
+                return Err("a pod that lost its disk is not refilled".to_owned());
+            }
+            tokio::time::sleep(READY_POLL).await;
         }
         Ok(())
     }

@@ -3,7 +3,8 @@
 //! # Layout
 //! The [`schedule`] draws what is broken when from the seed, and the [`run`] does it to the [`cluster`], while
 //! [`clients`] play one [`scene`] after the other through nginx (operations become HTTP in [`wire`]). What was
-//! broken when is the [`weather`], and what was answered the [`tally`]. A scene whose clients have left is
+//! broken when is the [`weather`], and what was answered the [`tally`]; a pod that loses its disk is given another
+//! ([`refill`]). A scene whose clients have left is
 //! read back ([`reading`]) and judged ([`judge`]) by the books that the simulator is judged by. What must hold
 //! when all is over is in [`ends`]; [`report`] and [`timeline`] tell the rest.
 
@@ -12,6 +13,7 @@ mod cluster;
 mod ends;
 mod judge;
 mod reading;
+mod refill;
 mod report;
 mod run;
 mod scene;
@@ -55,7 +57,7 @@ pub struct TortureArgs {
     /// Decides what is broken when [default: another each time]
     #[arg(long)]
     pub seed: Option<u64>,
-    /// What may be broken [default: everything but lost-disk]
+    /// What may be broken [default: everything]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "KIND,…")]
     pub faults: Vec<Kind>,
     /// How many clients at once
@@ -104,13 +106,15 @@ struct Order {
 
 impl Order {
     fn of(args: &TortureArgs) -> anyhow::Result<Self> {
-        if args.faults.contains(&Kind::LostDisk) {
-            return Err(fail::usage(
-                "--faults lost-disk: a pod whose disk is lost cannot be replaced yet\nleave it out",
-            )
-            .into());
+        let mut kinds = if args.faults.is_empty() { Kind::DEFAULT.to_vec() } else { args.faults.clone() };
+        if !super::has_command("replace") {
+            if args.faults.contains(&Kind::LostDisk) {
+                let what =
+                    "--faults lost-disk: this kassa cannot replace a pod whose disk is lost\nleave it out";
+                return Err(fail::usage(what).into());
+            }
+            kinds.retain(|&kind| kind != Kind::LostDisk);
         }
-        let kinds = if args.faults.is_empty() { Kind::DEFAULT.to_vec() } else { args.faults.clone() };
         let seed = args.seed.unwrap_or_else(|| {
             // Short enough to be typed.
             xxhash_rust::xxh3::xxh3_64(crowd::run_word().as_bytes()) % 1_000_000

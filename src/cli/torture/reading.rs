@@ -94,7 +94,8 @@ impl Load {
             self.batch_taken.set(false);
         }
         let Scene { no, plan, ref mut shop, .. } = *scene;
-        let shop = std::mem::take(shop);
+        let mut shop = std::mem::take(shop);
+        shop.disk_lost |= self.weather.disk_lost.get();
         let finished = Finished { no, plan, shop, early: false, storms: self.weather.storms() };
         self.handed_over.set(self.handed_over.get() + 1);
         // The judge ends only with the run.

@@ -177,6 +177,9 @@ impl Run<'_> {
             if begins {
                 self.active.set(self.active.get() + 1);
                 self.weather.breaks(self.load.now_us(), severe);
+                if fault.kind() == Kind::LostDisk {
+                    self.weather.disk_lost.set(true);
+                }
                 self.cluster.begin(&fault).await;
             } else {
                 self.cluster.end(&fault).await;

@@ -36,7 +36,7 @@ pub enum Kind {
     SlowDisk,
     /// Every write of a pod to its disk fails, until it is started again
     FullDisk,
-    /// A pod's directory is gone, and the pod is replaced
+    /// A pod's data is gone, and the pod is refilled by `kassa replace`
     LostDisk,
     /// A pod's clock jumps ahead, or runs at another rate
     Clock,
@@ -46,7 +46,7 @@ pub enum Kind {
 
 impl Kind {
     /// Everything that this kassa can do, by default.
-    pub const DEFAULT: [Self; 9] = [
+    pub const DEFAULT: [Self; 10] = [
         Self::Kill,
         Self::Stop,
         Self::Partition,
@@ -54,6 +54,7 @@ impl Kind {
         Self::SlowLink,
         Self::SlowDisk,
         Self::FullDisk,
+        Self::LostDisk,
         Self::Clock,
         Self::Nginx,
     ];
@@ -109,6 +110,9 @@ pub enum Fault {
     FullDisk {
         pod: u16,
     },
+    LostDisk {
+        pod: u16,
+    },
     ClockJump {
         pod: u16,
         ms: u64,
@@ -134,6 +138,7 @@ impl Fault {
             Self::SlowLink { .. } => Kind::SlowLink,
             Self::SlowDisk { .. } => Kind::SlowDisk,
             Self::FullDisk { .. } => Kind::FullDisk,
+            Self::LostDisk { .. } => Kind::LostDisk,
             Self::ClockJump { .. } | Self::ClockRate { .. } => Kind::Clock,
             Self::NginxDown { .. } | Self::NginxReload => Kind::Nginx,
         }
@@ -149,6 +154,7 @@ impl Fault {
             Self::SlowLink { pod, .. }
             | Self::SlowDisk { pod, .. }
             | Self::FullDisk { pod }
+            | Self::LostDisk { pod }
             | Self::ClockJump { pod, .. }
             | Self::ClockRate { pod, .. } => vec![*pod],
             Self::NginxDown { .. } | Self::NginxReload => Vec::new(),
@@ -180,6 +186,7 @@ impl Fault {
             | Self::SlowLink { .. }
             | Self::SlowDisk { .. }
             | Self::FullDisk { .. }
+            | Self::LostDisk { .. }
             | Self::ClockJump { .. }
             | Self::ClockRate { .. }
             | Self::NginxDown { .. }
@@ -209,6 +216,7 @@ impl fmt::Display for Fault {
             Self::SlowLink { pod, to: Some(to), ms } => write!(f, "pod {pod} sends {ms} ms late to pod {to}"),
             Self::SlowDisk { pod, ms } => write!(f, "pod {pod} fsyncs {ms} ms slower"),
             Self::FullDisk { pod } => write!(f, "pod {pod} has a full disk"),
+            Self::LostDisk { pod } => write!(f, "pod {pod} loses its disk"),
             Self::ClockJump { pod, ms } => write!(f, "pod {pod}'s clock {ms} ms ahead"),
             Self::ClockRate { pod, percent } => write!(f, "pod {pod}'s clock at {percent} %"),
             Self::NginxDown { killed: true } => write!(f, "nginx killed"),
@@ -267,9 +275,14 @@ impl Draw {
         let majority = self.rng.random_ratio(MAJORITY.0, MAJORITY.1);
         let victim = self.pod();
         let mut at_ms = from_ms;
+        let mut disk_lost = false;
         while at_ms < to_ms {
             let victim = if majority { self.pod() } else { victim };
-            let kind = self.kind();
+            let mut kind = self.kind();
+            // The disks of a majority cannot be lost; one that is refilled counts as lost until it is whole.
+            if kind == Kind::LostDisk && std::mem::replace(&mut disk_lost, true) {
+                kind = Kind::Kill;
+            }
             let fault = self.fault(kind, victim, majority);
             let lasts_ms = self.lasts_ms(kind);
             let end_ms = (at_ms + lasts_ms).min(to_ms);
@@ -311,7 +324,8 @@ impl Draw {
                 Fault::SlowLink { pod, to, ms: self.rng.random_range(10..300) }
             }
             Kind::SlowDisk => Fault::SlowDisk { pod, ms: self.rng.random_range(10..300) },
-            Kind::FullDisk | Kind::LostDisk => Fault::FullDisk { pod },
+            Kind::FullDisk => Fault::FullDisk { pod },
+            Kind::LostDisk => Fault::LostDisk { pod },
             Kind::Clock if self.rng.random_bool(0.5) => {
                 Fault::ClockJump { pod, ms: self.rng.random_range(100..60_000) }
             }

@@ -1,6 +1,6 @@
 //! When something was broken, or might still be.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 /// How long the effects of a fault linger once all pods are ready again: elections, questions in doubt, a
 /// link that was slow to notice. Nothing counts as calm until then.
@@ -23,6 +23,8 @@ pub struct Weather {
     storms: RefCell<Vec<Storm>>,
     /// When the faults that are still to come begin.
     coming_us: RefCell<Vec<u64>>,
+    /// A disk was lost: what a pod that was cut off had acknowledged alone may be lost with it.
+    pub disk_lost: Cell<bool>,
 }
 
 impl Weather {
@@ -30,7 +32,11 @@ impl Weather {
     #[must_use]
     pub fn new(coming_us: Vec<u64>) -> Self {
         let formed = Storm { from_us: 0, to_us: Some(0), severe: true };
-        Self { storms: RefCell::new(vec![formed]), coming_us: RefCell::new(coming_us) }
+        Self {
+            storms: RefCell::new(vec![formed]),
+            coming_us: RefCell::new(coming_us),
+            disk_lost: Cell::new(false),
+        }
     }
 
     /// Something is broken from now on.

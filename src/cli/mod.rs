@@ -103,11 +103,6 @@ pub fn run() -> anyhow::Result<Exit> {
     }
 }
 
-/// Whether this build has a command of that name.
-fn has_command(name: &str) -> bool {
-    Cli::command().find_subcommand(name).is_some()
-}
-
 /// What is wrong and where help is, in two lines.
 fn shorten(error: &str, command: Option<&str>) -> String {
     let text = error.strip_prefix("error: ").unwrap_or(error);

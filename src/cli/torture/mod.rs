@@ -23,7 +23,7 @@ mod timeline;
 mod weather;
 mod wire;
 
-use super::fail::{self, Exit};
+use super::fail::Exit;
 use super::up::UpArgs;
 use super::{crowd, print};
 use anyhow::Context;
@@ -105,16 +105,8 @@ struct Order {
 }
 
 impl Order {
-    fn of(args: &TortureArgs) -> anyhow::Result<Self> {
-        let mut kinds = if args.faults.is_empty() { Kind::DEFAULT.to_vec() } else { args.faults.clone() };
-        if !super::has_command("replace") {
-            if args.faults.contains(&Kind::LostDisk) {
-                let what =
-                    "--faults lost-disk: this kassa cannot replace a pod whose disk is lost\nleave it out";
-                return Err(fail::usage(what).into());
-            }
-            kinds.retain(|&kind| kind != Kind::LostDisk);
-        }
+    fn of(args: &TortureArgs) -> Self {
+        let kinds = if args.faults.is_empty() { Kind::DEFAULT.to_vec() } else { args.faults.clone() };
         let seed = args.seed.unwrap_or_else(|| {
             // Short enough to be typed.
             xxhash_rust::xxh3::xxh3_64(crowd::run_word().as_bytes()) % 1_000_000
@@ -125,7 +117,7 @@ impl Order {
             reason = "a bounded, positive time"
         )]
         let length_ms = (args.minutes * 60_000.0) as u64;
-        Ok(Self { args: args.clone(), seed, kinds, length_ms })
+        Self { args: args.clone(), seed, kinds, length_ms }
     }
 
     /// The cluster that is tortured: as `up` makes it, and always a new one.
@@ -167,7 +159,7 @@ impl Order {
 /// # Errors
 /// Wrong use, or a cluster that cannot be started.
 pub fn run(args: &TortureArgs) -> anyhow::Result<Exit> {
-    let order = Order::of(args)?;
+    let order = Order::of(args);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -21,7 +21,7 @@ use kassa_protocols::time::{Span, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A wait is the median of so many answers, so that one slow fsync is none.
-const ANSWERS: usize = 4;
+const ANSWERS: usize = 6;
 /// What a pod measured is of no use after this: it is gone, or nothing is heard of it.
 const FRESH: Span = Span::from_millis(1_000);
 /// Below this nobody lags: a round with its fsync takes as long when a machine is busy.
@@ -32,8 +32,9 @@ const LAGS_TIMES: u64 = 4;
 const WELL_TIMES: u64 = 2;
 /// So few say nothing: of two pods that are slow to each other either may be the ill one.
 const OTHERS_MIN: usize = 2;
-/// For so long must a pod have been slow before it lags: longer than a stall of its disk.
-const LAGS_AFTER: Span = Span::from_millis(200);
+/// For so long must a pod have been slow before it lags: longer than a stall of its disk, or than a busy machine
+/// lets one process wait.
+const LAGS_AFTER: Span = Span::from_millis(500);
 /// For so long must it have kept up before it no longer does: leaders move only now and then.
 const WELL_AFTER: Span = Span::from_millis(2_000);
 
@@ -262,7 +263,7 @@ mod tests {
         for slow in 0..3 {
             let (mut pace, mut now) = of(3);
             let ill = move |o: u8, x: u8| Some(if o == slow || x == slow { SLOW } else { FAST });
-            beats(&mut pace, 3, &mut now, Span::from_millis(150), ill);
+            beats(&mut pace, 3, &mut now, Span::from_millis(450), ill);
             assert_eq!(lagging(&pace), [0; 0], "not after a stall");
             beats(&mut pace, 3, &mut now, Span::from_millis(500), ill);
             assert_eq!(lagging(&pace), [slow]);

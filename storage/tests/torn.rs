@@ -68,7 +68,9 @@ impl Unsynced {
 
     /// How many of the batches that nothing had synced are there.
     fn kept_of(&self, dir: &Path, bytes: &[u8], what: &str) -> usize {
-        self.after.restore(dir);
+        // All but the journal as it was: had the engine written table files of what came after, a loss of power
+        // that took it from the journal would be refused, since the two then contradict each other.
+        self.before.restore(dir);
         write(&dir.join(&self.journal), bytes, 64 * 1024 * 1024);
         // A check takes longer than all else here.
         let checked = bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)) % 8 == 0;

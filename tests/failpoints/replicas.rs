@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use kassa::fabric::identity::Identity;
 use kassa::node::{Commit, Config, Held, Input, Message, Node, config};
 use kassa::runtime::stores::{MODULES, Stores, number};
 use kassa_protocols::ids::PodId;
@@ -28,10 +29,14 @@ struct Replica {
 impl Replica {
     fn new(plan: &Plan, pod: u8) -> Self {
         let id = PodId(pod);
+        let identity = Identity::read(&plan.data(u16::from(pod))).unwrap().unwrap();
+        let formed = identity.formed.unwrap();
         let stores = Stores::open(&plan.data(u16::from(pod)), id, true, Duration::from_secs(60)).unwrap();
         let config = Config {
             me: id,
             pods: (0..3).map(PodId).collect(),
+            disks: formed.disks,
+            replaced: formed.replaced,
             shards: 24,
             replicas: 3,
             payment: config::Protocol::Paxos,

@@ -242,6 +242,34 @@ pub enum Outcome {
 }
 
 impl Op {
+    /// The order that an operation names, if any.
+    #[must_use]
+    pub const fn order(&self) -> Option<&OrderId> {
+        match self {
+            Self::RemoveOrder { order }
+            | Self::AddItem { order, .. }
+            | Self::RemoveItem { order, .. }
+            | Self::FindOrder { order }
+            | Self::Checkout { order }
+            | Self::PayOrder { order, .. }
+            | Self::CancelPayment { order, .. }
+            | Self::PaymentStatus { order, .. } => Some(order),
+            Self::CreateOrder { .. }
+            | Self::LoadOrders { .. }
+            | Self::CreateItem { .. }
+            | Self::FindItem { .. }
+            | Self::AddStock { .. }
+            | Self::SubtractStock { .. }
+            | Self::LoadItems { .. }
+            | Self::CreateUser
+            | Self::FindUser { .. }
+            | Self::AddFunds { .. }
+            | Self::Pay { .. }
+            | Self::LoadUsers { .. }
+            | Self::Replace { .. } => None,
+        }
+    }
+
     /// Whether it changes nothing.
     #[must_use]
     pub const fn is_read(&self) -> bool {

@@ -155,7 +155,7 @@ impl Ingress {
     fn advance(&mut self, now: Time, client: ClientId, map: &Map<'_>) -> Vec<Action> {
         let Some(pending) = self.clients.get_mut(&client) else { return Vec::new() };
         let request = &pending.request;
-        let (order_shard, mut stage) = match order_of(&request.op).map(|order| (order, map.order(order))) {
+        let (order_shard, mut stage) = match request.op.order().map(|order| (order, map.order(order))) {
             None => (None, pending.stage.clone()),
             Some((order, None)) => {
                 let refusal = Refusal::OrderNotFound(order.clone());
@@ -176,7 +176,7 @@ impl Ingress {
         let (shard, ask) = match &stage {
             Stage::FindBatch => {
                 let index =
-                    order_of(&request.op).and_then(OrderId::index).expect("only batch orders are looked up");
+                    request.op.order().and_then(OrderId::index).expect("only batch orders are looked up");
                 (Shard::CLUSTER, Ask::OrderBatch { index })
             }
             Stage::Price => {
@@ -187,7 +187,7 @@ impl Ingress {
                 (map.item(item.as_str()), Ask::Op { request, incarnation })
             }
             Stage::Owner => {
-                let order = order_of(&request.op).expect("it names an order").clone();
+                let order = request.op.order().expect("it names an order").clone();
                 (order_shard.expect("its order is routed"), Ask::Owner { order, incarnation })
             }
             Stage::Main => {
@@ -356,7 +356,7 @@ impl Ingress {
                 self.advance(now, client, &map)
             }
             (Stage::FindBatch, Tell::NoBatch) => {
-                let order = order_of(&pending.request.op).expect("it names an order").clone();
+                let order = pending.request.op.order().expect("it names an order").clone();
                 self.end(client, Outcome::Refused(Refusal::OrderNotFound(order)))
             }
             (Stage::Price, Tell::Outcome(Outcome::Done(Answer::Item { price, .. }))) => {
@@ -402,37 +402,10 @@ impl Ingress {
 
     fn find_batch(&mut self, now: Time, client: ClientId) -> Vec<Action> {
         let Some(pending) = self.clients.get(&client) else { return Vec::new() };
-        match order_of(&pending.request.op).and_then(OrderId::index) {
+        match pending.request.op.order().and_then(OrderId::index) {
             Some(index) => vec![self.ask(now, client, Shard::CLUSTER, Ask::OrderBatch { index })],
             None => self.end(client, Outcome::Unknown),
         }
-    }
-}
-
-/// The order that an operation names, if any.
-fn order_of(op: &Op) -> Option<&OrderId> {
-    match op {
-        Op::RemoveOrder { order }
-        | Op::AddItem { order, .. }
-        | Op::RemoveItem { order, .. }
-        | Op::FindOrder { order }
-        | Op::Checkout { order }
-        | Op::PayOrder { order, .. }
-        | Op::CancelPayment { order, .. }
-        | Op::PaymentStatus { order, .. } => Some(order),
-        Op::CreateOrder { .. }
-        | Op::LoadOrders { .. }
-        | Op::CreateItem { .. }
-        | Op::FindItem { .. }
-        | Op::AddStock { .. }
-        | Op::SubtractStock { .. }
-        | Op::LoadItems { .. }
-        | Op::CreateUser
-        | Op::FindUser { .. }
-        | Op::AddFunds { .. }
-        | Op::Pay { .. }
-        | Op::LoadUsers { .. }
-        | Op::Replace { .. } => None,
     }
 }
 

@@ -48,13 +48,13 @@ pub fn outcome(op: &Op, status: u16, body: &str) -> Result<Outcome, String> {
     let detail = field(body, "detail").unwrap_or_default();
     let refusal = match (status, field(body, "code").unwrap_or_default()) {
         (400, "bad_amount") => Refusal::BadAmount(detail.to_owned()),
-        (404, "order_not_found") => Refusal::OrderNotFound(order(op).ok_or_else(strange)?.into()),
+        (404, "order_not_found") => Refusal::OrderNotFound(op.order().ok_or_else(strange)?.clone()),
         (404, "item_not_found") => Refusal::ItemNotFound(item(op, body).ok_or_else(strange)?.into()),
         (404, "user_not_found") => Refusal::UserNotFound(named(body).unwrap_or_default().into()),
         (404, "payment_not_found") => Refusal::PaymentNotFound,
         (409, "out_of_stock") => Refusal::OutOfStock(field(body, "item_id").ok_or_else(strange)?.into()),
         (409, "insufficient_credit") => Refusal::InsufficientCredit,
-        (409, "order_paid") => Refusal::OrderPaid(order(op).ok_or_else(strange)?.into()),
+        (409, "order_paid") => Refusal::OrderPaid(op.order().ok_or_else(strange)?.clone()),
         (409, "payment_mismatch") => Refusal::PaymentMismatch,
         (429, _) => return Ok(Outcome::Overloaded),
         (503, _) => return Ok(Outcome::Unavailable),
@@ -121,33 +121,6 @@ fn view(body: &str) -> Option<OrderView> {
         items: seen.items.into_iter().map(|(item, units)| (item.into(), units)).collect(),
         total_cost: Money::parse(total.trim_end().strip_suffix('}')?).ok()?,
     })
-}
-
-/// The order that is asked about.
-fn order(op: &Op) -> Option<&str> {
-    match op {
-        Op::RemoveOrder { order }
-        | Op::AddItem { order, .. }
-        | Op::RemoveItem { order, .. }
-        | Op::FindOrder { order }
-        | Op::Checkout { order }
-        | Op::PayOrder { order, .. }
-        | Op::CancelPayment { order, .. }
-        | Op::PaymentStatus { order, .. } => Some(order.as_str()),
-        Op::CreateOrder { .. }
-        | Op::LoadOrders { .. }
-        | Op::CreateItem { .. }
-        | Op::FindItem { .. }
-        | Op::AddStock { .. }
-        | Op::SubtractStock { .. }
-        | Op::LoadItems { .. }
-        | Op::CreateUser
-        | Op::FindUser { .. }
-        | Op::AddFunds { .. }
-        | Op::Pay { .. }
-        | Op::LoadUsers { .. }
-        | Op::Replace { .. } => None,
-    }
 }
 
 /// The item that is asked about; of a checkout, the one that the text for people names.

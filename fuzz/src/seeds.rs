@@ -2,11 +2,11 @@
 
 use kassa::fabric::frame;
 use kassa::fabric::hello::{Hello, Reply, Terms};
-use kassa::fabric::identity::{DiskId, Formed};
+use kassa::fabric::identity::Formed;
 use kassa::node::Message;
 use kassa::node::log::pack;
 use kassa_fuzz::store;
-use kassa_protocols::ids::{Ballot, Module, PodId, Shard, ShardNo, TxnId};
+use kassa_protocols::ids::{Ballot, DiskId, Module, PodId, Shard, ShardNo, TxnId};
 use kassa_protocols::paxos::{self, Body, Entry};
 use kassa_protocols::quorum::{self, Beat, Version};
 use kassa_protocols::time::ShardTime;

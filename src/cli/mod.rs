@@ -3,7 +3,8 @@
 //! # Layout
 //! One file or folder a command. [`up`] runs a whole cluster on this machine, `serve` one pod of it;
 //! [`status`], [`verify`] and [`bench`] ask a running cluster over HTTP, with the lean client of
-//! [`http`]; [`torture`] breaks a cluster of its own; [`check`] reads a data directory. `anyhow` is used here and in `main` alone.
+//! [`http`]; [`torture`] breaks a cluster of its own; [`check`] reads a data directory. Reports are drawn with
+//! [`page`]. `anyhow` is used here and in `main` alone.
 
 pub mod bench;
 pub mod check;
@@ -13,6 +14,7 @@ pub mod fail;
 mod faults;
 pub mod http;
 pub mod noop;
+pub mod page;
 pub mod parent;
 mod place;
 mod print;

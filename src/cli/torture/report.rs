@@ -4,6 +4,7 @@ use super::ends::Ends;
 use super::run::{Run, line};
 use super::schedule::Spell;
 use super::tally::{BIN_US, Bin};
+use crate::cli::page::number::grouped;
 use crate::histories::books::Book;
 use anyhow::Context;
 use comfy_table::{CellAlignment, Table, presets};
@@ -340,35 +341,9 @@ impl Report {
     }
 }
 
-/// A number as people read it: `229,326`.
-#[must_use]
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.char_indices() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 fn table_text(table: &mut Table) -> String {
     if let Some(column) = table.column_mut(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_grouped() {
-        for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
-            assert_eq!(grouped(number), text);
-        }
-    }
 }

@@ -217,6 +217,18 @@ fn a_stopped_pods_requests_are_answered_by_another() {
     }
 }
 
+/// A pod whose clock jumped ahead takes its requests' deadlines for passed, while their clients have time yet.
+#[test]
+fn what_a_pod_gave_up_too_early_is_asked_of_another() {
+    let pods = [Pod::start(Act::Answer(504, "{}")), Pod::start(DONE)];
+    let Some(nginx) = Running::start(&pods.each_ref().map(|pod| pod.address)) else { return };
+    let started = Instant::now();
+    while pods[0].seen().is_empty() {
+        assert_eq!(nginx.post(CHECKOUT, "").status, 200);
+        assert!(started.elapsed() < Duration::from_secs(20), "the early pod was never asked");
+    }
+}
+
 #[test]
 fn a_shed_request_says_so_only_if_nothing_can_have_been_done() {
     // (what the pods do, or none where nobody listens; what the client is told)

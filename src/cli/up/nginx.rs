@@ -146,7 +146,8 @@ fn proxy(location: &str, attempt_seconds: u64, request_seconds: u64) -> String {
             proxy_pass http://pods;
             proxy_read_timeout {attempt_seconds}s;
             proxy_next_upstream_timeout {request_seconds}s;
-            proxy_next_upstream error timeout http_502 http_503 non_idempotent;
+            # A 504 that comes sooner than an attempt may take is of a pod whose clock ran ahead.
+            proxy_next_upstream error timeout http_502 http_503 http_504 non_idempotent;
             proxy_intercept_errors on;
             error_page 413 = /.kassa/body;
             error_page 429 = /.kassa/overloaded;

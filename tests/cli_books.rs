@@ -288,3 +288,67 @@ fn bench_fails_if_the_books_disagree() {
         assert_eq!((code, &report["books"]["agree"]), (Some(1), &false.into()), "{cheat:?}: {report}");
     }
 }
+
+const OPEN: [&str; 8] = ["bench", "--clients", "2", "--items", "20", "--rate", "200", "--seconds"];
+
+#[test]
+fn bench_writes_what_it_measured() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (page, hdr) = (path("page.html"), path("latency.hgrm"));
+    let more = ["3", "--warm-up", "1", "--mix", "checkout=3,edit=1,read=1", "--report", &page, "--hdr", &hdr];
+    let output = kassa(&[&OPEN[..], &more[..], &["--json"]].concat(), open(Cheat::LosesAnswers));
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&report["mode"], &report["seconds"]), (&"open".into(), &3.0.into()), "{report}");
+    let samples = &report["samples"];
+    for of in ["committed", "others", "errors", "p50_ms", "p99_ms", "max_ms"] {
+        assert_eq!(samples[of].as_array().map(Vec::len), Some(3), "{of}: {samples}");
+    }
+    // The warm-up sold too, and the books know.
+    let told = report["books"]["units_told"].as_u64().expect("a count");
+    assert!(told > 2 * report["committed"].as_u64().expect("a count"), "{report}");
+    assert!(report["others_latency_ms"]["p99"].as_f64() > Some(0.0), "{report}");
+
+    let page = std::fs::read_to_string(page).expect("a page");
+    for told in
+        ["Throughput over time", "Latency by percentile", "outcome_unknown", "<svg", "checkout=3,edit=1"]
+    {
+        assert!(page.contains(told), "{told}: {page}");
+    }
+    for foreign in ["<script", "src=", "href="] {
+        assert!(!page.contains(foreign), "{foreign}");
+    }
+    let hdr = std::fs::read_to_string(hdr).expect("a file");
+    assert!(hdr.trim_start().starts_with("Value ") && hdr.contains("#[Max "), "{hdr}");
+}
+
+#[test]
+fn bench_tells_what_is_slower() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let run = |more: &[&str]| kassa(&[&OPEN[..], &["6", "--json"], more].concat(), open(Cheat::Honest));
+    let first = run(&[]);
+    let mut earlier: serde_json::Value = serde_json::from_slice(&first.stdout).expect("JSON");
+    let (same, fast) = (path("same.json"), path("fast.json"));
+    // What an earlier run would have said of a cluster that sells ten times as much.
+    let now = earlier["samples"]["committed"].clone();
+    let counts = now.as_array().expect("samples").iter().map(|count| count.as_u64().expect("a count"));
+    for (file, times) in [(&same, 1), (&fast, 10)] {
+        earlier["samples"]["committed"] = counts.clone().map(|count| count * times).collect();
+        std::fs::write(file, earlier.to_string()).expect("written");
+    }
+    for (old, fail, code) in [(&same, false, 0), (&fast, false, 0), (&fast, true, 1)] {
+        let fail = if fail { &["--fail-if-slower"][..] } else { &[] };
+        let output = run(&[&["--compare", old], fail].concat());
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let told = &report["comparison"]["measures"][0];
+        // Of two runs of the same, one pair in a hundred differs by chance: the verdict on those is left to the
+        // tests of the statistics.
+        assert!(told["margin"].as_f64().expect("a margin") > 0.0, "{told}");
+        assert_eq!(told["change"].as_f64().expect("a change") < -0.8, old == &fast, "{told}");
+        assert!(old == &same || told["verdict"] == "slower", "{told}");
+        assert_eq!(output.status.code(), Some(code), "{report}");
+        assert_eq!(report["comparison"]["differing"], serde_json::json!([]), "{report}");
+    }
+}

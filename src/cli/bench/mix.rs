@@ -1,6 +1,7 @@
 //! What clients do, in which proportion: `checkout=8,edit=1,read=1`.
 
-use super::Random;
+use super::random::Random;
+use std::fmt;
 use std::str::FromStr;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,12 @@ const WEIGHT_MAX: u32 = 1_000_000;
 impl Mix {
     pub const CHECKOUTS: Self = Self { checkout: 1, edit: 0, read: 0 };
 
+    #[must_use]
+    pub const fn has_checkouts(self) -> bool {
+        self.checkout > 0
+    }
+
+    /// Which comes next.
     pub fn pick(&self, random: &mut Random) -> Kind {
         if self.edit == 0 && self.read == 0 {
             return Kind::Checkout;
@@ -48,10 +55,11 @@ impl FromStr for Mix {
         let mut mix = Self { checkout: 0, edit: 0, read: 0 };
         for part in text.split(',') {
             let (kind, weight) = part.split_once('=').unwrap_or((part, "1"));
+            let (kind, weight) = (kind.trim(), weight.trim());
             let weight = weight.parse().ok().filter(|&weight: &u32| weight <= WEIGHT_MAX);
             let weight =
                 weight.ok_or_else(|| format!("the weight in `{part}` is no number up to {WEIGHT_MAX}"))?;
-            match kind.trim() {
+            match kind {
                 "checkout" => mix.checkout = weight,
                 "edit" => mix.edit = weight,
                 "read" => mix.read = weight,
@@ -65,6 +73,18 @@ impl FromStr for Mix {
     }
 }
 
+impl fmt::Display for Mix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = [("checkout", self.checkout), ("edit", self.edit), ("read", self.read)];
+        let shown: Vec<String> = all
+            .iter()
+            .filter(|(_, weight)| *weight > 0)
+            .map(|(kind, weight)| format!("{kind}={weight}"))
+            .collect();
+        f.write_str(&shown.join(","))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,6 +93,7 @@ mod tests {
     fn weights_are_kept() {
         assert_eq!("checkout=8,edit=1,read=1".parse(), Ok(Mix { checkout: 8, edit: 1, read: 1 }));
         assert_eq!("checkout".parse(), Ok(Mix::CHECKOUTS));
+        assert_eq!(Mix { checkout: 8, edit: 0, read: 1 }.to_string(), "checkout=8,read=1");
         for bad in ["", "buy=1", "checkout=-1", "checkout=0", "read=99999999"] {
             assert!(bad.parse::<Mix>().is_err(), "{bad}");
         }

@@ -1,67 +1,102 @@
-//! `kassa bench`: how many checkouts are committed a second.
+//! `kassa bench`: how many checkouts are committed a second, and how long each takes.
 //!
 //! Only a 200 for an order that is used once counts, and only if the books agree in the end: stock and
 //! credit must have fallen by exactly what clients were told. An answer that is an error and a connection
 //! that breaks are errors; no client retries.
+//!
+//! # Layout
+//! The [`settings`] say what a run is. [`prepare`] loads a shop, the [`engine`] has [`client`]s load it, in a closed
+//! loop or at a [`pace`], choosing by [`mix`] and [`random`] wishes; the [`tally`] counts, and the [`books`] are read
+//! back. Other commands call [`measure`] for all of that. What came of it is the [`report`]; also as a [`page`] and as
+//! [`hgrm`]; [`compare`] sets it beside an earlier one, by the [`stats`] of both.
 
-mod clients;
-mod mix;
-mod prepare;
-mod report;
+pub mod books;
+mod client;
+mod compare;
+pub mod engine;
+mod hgrm;
+mod live;
+pub mod mix;
+mod pace;
+mod page;
+pub mod prepare;
+pub mod random;
+pub mod report;
+pub mod settings;
+pub mod stats;
+pub mod tally;
 mod yardstick;
 
-use super::fail::Exit;
-use super::http::Target;
+use super::fail::{self, Exit, Failure};
 use super::{crowd, place, print};
 use anyhow::Context;
+use books::Books;
 use clap::Args;
-use clients::Tally;
+use compare::Comparison;
+use engine::Live;
 use mix::Mix;
-use prepare::{Shop, Source, UNITS};
+use prepare::Source;
+use random::Skew;
 use report::Report;
-use std::hash::{BuildHasher, Hasher, RandomState};
+use settings::Settings;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
-
-/// Charges whose answer was lost may still be on their way when the clock stops; books that do not agree
-/// after this never will.
-const SETTLE_WITHIN: Duration = Duration::from_secs(15);
-/// The same where every outcome is known: a refused checkout gives back its units before it is answered.
-const SETTLE_KNOWN_WITHIN: Duration = Duration::from_secs(1);
-const SETTLE_POLL: Duration = Duration::from_millis(250);
+use std::time::Duration;
+use tally::Tally;
 
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
+Without --rate it is a closed loop: each client sends when it has its answer, so while the server stalls nobody
+asks, and a stall of a second that would have kept thousands waiting counts as one slow answer a client. With --rate
+requests come when they come, at random, and each is timed from when it was due, so that a stall shows in the percentiles.
+
 Example:
   kassa bench --url http://127.0.0.1:7900 --clients 256 --seconds 30
+  kassa bench --rate 2000 --warm-up 5 --report bench.html      open loop: what would 2,000 customers a second see
+  kassa bench --mix checkout=8,edit=1,read=1 --skew zipf:0.99  a few items that many want, and window-shoppers
+  kassa bench --hot                                            one item that everybody wants
+  kassa bench --noop                                           what HTTP alone costs
+  kassa bench --seconds 60 --json > before.json                then change something, and
+  kassa bench --seconds 60 --compare before.json               faster, slower, or nothing that can be told
 
-With orders from a batch (the default) it overwrites orders, items and users 0, 1, 2, …: use
-`--orders http` where those are worth something. Exit code 1 if the books disagree.
-Next: `kassa bench --hot` for the one item that everybody wants, `--noop` for what HTTP alone costs.")]
+With orders from a batch (the default) it overwrites orders, items and users 0, 1, 2, …: use `--orders http`
+where those are worth something. Exit code 1 if the books disagree, or with --fail-if-slower.")]
 pub struct BenchArgs {
     /// Where the cluster is; clients are spread over all that are given [default: the one in ./kassa-data]
     #[arg(long, value_name = "URL")]
     pub url: Vec<String>,
-    /// How many clients, each with a connection of its own
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=8192))]
-    pub clients: u16,
+    /// How many clients, each with a connection of its own; with --rate, how many requests may be on their way at
+    /// once: more wait, and are timed all the same [default: 64, with --rate 512]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=8192))]
+    pub clients: Option<u16>,
+    /// Open loop: so many requests a second over all, at random moments (a Poisson process)
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = settings::rate)]
+    pub rate: Option<f64>,
     /// For how long
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub seconds: u64,
+    /// Load for so long before anything is counted
+    #[arg(long, default_value_t = 0, value_name = "SECONDS", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub warm_up: u64,
     /// How many items the orders are spread over
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub items: u64,
     /// How many users the orders are spread over
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub users: u64,
-    /// Where the orders come from
-    #[arg(long, value_enum, default_value_t = Source::Batch)]
-    pub orders: Source,
+    /// Where the orders come from [default: batch; http with --skew zipf]
+    #[arg(long, value_enum)]
+    pub orders: Option<Source>,
     /// How many orders are made; each is used once [default: more than can be sold]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub count: Option<u64>,
-    /// Every buyer wants the same item
-    #[arg(long)]
+    /// How wishes are spread over the items: uniform, zipf:EXPONENT (0.99 is usual), or one for all
+    #[arg(long, value_name = "HOW")]
+    pub skew: Option<Skew>,
+    /// Every buyer wants the same item: as --skew one
+    #[arg(long, conflicts_with = "skew")]
     pub hot: bool,
     /// What clients do, by weight: checkout, edit (add to an order), read
     #[arg(long, default_value = "checkout=1", value_name = "KIND=WEIGHT,…")]
@@ -69,95 +104,85 @@ pub struct BenchArgs {
     /// Measure a handler that does nothing too, behind an nginx set up the same way
     #[arg(long)]
     pub noop: bool,
+    /// Write a page with the results over time, for a browser
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
+    /// Write the percentiles as HdrHistogram's plotters read them, in ms
+    #[arg(long, value_name = "FILE.hgrm")]
+    pub hdr: Option<PathBuf>,
+    /// Set it beside what an earlier `--json` printed, and say whether it is faster or slower than both runs' noise
+    #[arg(long, value_name = "OLD.json")]
+    pub compare: Option<PathBuf>,
+    /// Exit code 1 if anything compared is slower than before
+    #[arg(long, requires = "compare")]
+    pub fail_if_slower: bool,
     /// For programs
     #[arg(long)]
     pub json: bool,
 }
 
-/// Loads, measures, reads back and reports.
+/// What a run came to.
+#[derive(Debug)]
+pub struct Outcome {
+    pub tally: Tally,
+    pub books: Books,
+}
+
+/// Loads a shop, has it bought from, and reads it back. `watch` is called ten times a second while the load runs.
 ///
 /// # Errors
 /// Where the cluster cannot be loaded or read.
+pub async fn measure(settings: &Settings, watch: impl FnMut(Live)) -> anyhow::Result<Outcome> {
+    crowd::reach(&settings.targets).await?;
+    let shop = Rc::new(prepare::load(settings).await?);
+    let tally = engine::run(&shop, settings, watch).await?;
+    let books = books::read_back(&shop, &tally, settings).await?;
+    Ok(Outcome { tally, books })
+}
+
+/// Loads, measures, reads back and reports.
+///
+/// # Errors
+/// Wrong use, or where the cluster cannot be loaded or read.
 pub fn run(args: &BenchArgs) -> anyhow::Result<Exit> {
-    let targets = place::shop(&args.url)?;
+    let settings = Settings::of(args, place::shop(&args.url)?)?;
+    // Whatever can be found wrong before the load is.
+    let before = args.compare.as_deref().map(compare::read).transpose()?;
+    let mut page = args.report.as_deref().map(|path| create("--report", path)).transpose()?;
+    let mut hdr = args.hdr.as_deref().map(|path| create("--hdr", path)).transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start a runtime")?;
-    runtime.block_on(async {
-        let clients = usize::from(args.clients);
+    let (outcome, noop) = runtime.block_on(async {
+        let line = live::Line::new(&settings);
+        let outcome = measure(&settings, |live| line.show(live)).await;
+        line.end();
         let duration = Duration::from_secs(args.seconds);
-        crowd::reach(&targets).await?;
-        let shop = Rc::new(prepare::load(args, &targets).await?);
-        let tally = clients::run(&shop, args.mix, &targets, clients, duration).await?;
-        let books = read_back(&shop, &tally, &targets, clients).await?;
-        let noop = if args.noop { Some(yardstick::measure(clients, duration).await?) } else { None };
-        let report = Report::new(args, &targets, &tally, books, noop);
-        print::line(&if args.json { report.json()? } else { report.text() });
-        Ok(if report.is_good() { Exit::Done } else { Exit::Wrong })
+        let noop = if args.noop { Some(yardstick::measure(settings.clients, duration).await?) } else { None };
+        anyhow::Ok((outcome?, noop))
+    })?;
+    let mut report = Report::new(&settings, &outcome.tally, outcome.books, noop);
+    let with = args.compare.as_deref().zip(before.as_ref());
+    report.comparison = with.map(|(path, before)| Comparison::of(path, before, &report));
+    if let Some(file) = &mut page {
+        file.write_all(page::page(&report, &outcome.tally).as_bytes()).context("cannot write the report")?;
+    }
+    if let Some(file) = &mut hdr {
+        let text = hgrm::text(outcome.tally.main_latency_us());
+        file.write_all(text.as_bytes()).context("cannot write the percentiles")?;
+    }
+    print::line(&if args.json { report.json()? } else { report.text() });
+    let slower = report.comparison.as_ref().is_some_and(|comparison| comparison.slower);
+    let good = report.is_good() && !(args.fail_if_slower && slower);
+    Ok(if good { Exit::Done } else { Exit::Wrong })
+}
+
+fn create(flag: &str, path: &Path) -> Result<File, Failure> {
+    File::create(path).map_err(|error| {
+        fail::usage(format!(
+            "{flag} {}: cannot write there ({error}); name a file in a directory that exists",
+            path.display()
+        ))
     })
-}
-
-/// What the stores hold, against what clients were told.
-#[derive(Clone, Copy, Debug)]
-struct Books {
-    /// Paid orders whose client got no answer that said so.
-    untold: u64,
-    units_told: i128,
-    units_gone: i128,
-    credit_told: i128,
-    credit_gone: i128,
-}
-
-impl Books {
-    const fn agree(&self) -> bool {
-        self.units_told == self.units_gone && self.credit_told == self.credit_gone
-    }
-}
-
-async fn read_back(shop: &Shop, tally: &Tally, targets: &[Target], clients: usize) -> anyhow::Result<Books> {
-    let started = Instant::now();
-    let patience = if tally.open.is_empty() { SETTLE_KNOWN_WITHIN } else { SETTLE_WITHIN };
-    loop {
-        let untold = shop.paid(&tally.open, targets, clients).await?;
-        let fall = shop.fall(targets, clients).await?;
-        // Every unit costs 1.
-        let sold = i128::from(tally.committed + tally.committed_late + untold) * i128::from(UNITS);
-        let books = Books {
-            untold,
-            units_told: sold,
-            units_gone: fall.units,
-            credit_told: sold,
-            credit_gone: fall.credit,
-        };
-        if books.agree() || started.elapsed() > patience {
-            return Ok(books);
-        }
-        tokio::time::sleep(SETTLE_POLL).await;
-    }
-}
-
-/// xorshift64*: which item is next needs no better randomness, and costs nothing.
-#[derive(Debug)]
-pub struct Random(u64);
-
-impl Random {
-    #[must_use]
-    pub fn seeded() -> Self {
-        Self(RandomState::new().build_hasher().finish() | 1)
-    }
-
-    /// A number below `bound`, which is not 0.
-    pub const fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 16) % bound
-    }
-
-    /// One of them; there is at least one.
-    pub fn of<'a>(&mut self, all: &'a [String]) -> &'a str {
-        let at = self.below(u64::try_from(all.len()).unwrap_or(u64::MAX));
-        &all[usize::try_from(at).unwrap_or_default()]
-    }
 }

@@ -1,6 +1,7 @@
 //! What `bench` loads before the clock runs: orders that can each be checked out once.
 
-use super::BenchArgs;
+use super::random::{Random, Wishes};
+use super::settings::{Pace, Settings};
 use crate::cli::crowd::{self, Ask};
 use crate::cli::fail;
 use crate::cli::http::{Target, field};
@@ -11,8 +12,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 pub const UNITS: u64 = 2;
 /// A `batch_init` takes no more.
 const BATCH_MAX: u64 = 1_000_000;
+/// Loading is done by so many at once at most: more are not faster, and may be refused.
+pub const LOADERS_MAX: usize = 64;
 /// More orders than any machine checks out: a batch costs the same whatever its size.
 const BATCH_ORDERS_PER_SECOND: u64 = 40_000;
+/// Enough to spread reads over, where nothing is checked out.
+const ORDERS_TO_READ: u64 = 10_000;
 /// Made one by one, an order costs three requests; this many last on two cores.
 const HTTP_ORDERS_PER_SECOND: u64 = 10_000;
 
@@ -36,17 +41,31 @@ pub struct Shop {
     pub credit: u64,
 }
 
-impl BenchArgs {
+/// Chance is not above the mean by more than this where arrivals are many, or by that many where they are few.
+const CHANCE_SHARE: f64 = 1.1;
+const CHANCE_ORDERS: f64 = 1_000.0;
+
+impl Settings {
     fn order_count(&self) -> u64 {
-        let per_second = match self.orders {
+        if !self.mix.has_checkouts() {
+            // They are read at most.
+            return self.count.unwrap_or(ORDERS_TO_READ);
+        }
+        let per_second = match self.source {
             Source::Batch => BATCH_ORDERS_PER_SECOND,
             Source::Http => HTTP_ORDERS_PER_SECOND,
         };
-        self.count.unwrap_or_else(|| self.seconds.saturating_mul(per_second)).min(BATCH_MAX)
-    }
-
-    fn item_count(&self) -> u64 {
-        if self.hot { 1 } else { self.items }
+        let enough = self.whole().as_secs().saturating_add(1).saturating_mul(per_second);
+        let enough = match self.pace {
+            Pace::Closed => enough,
+            Pace::Open { rate_per_second } => {
+                let due = rate_per_second * self.whole().as_secs_f64() * CHANCE_SHARE + CHANCE_ORDERS;
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+                let due = due as u64;
+                due.min(enough)
+            }
+        };
+        self.count.unwrap_or(enough).min(BATCH_MAX)
     }
 }
 
@@ -54,11 +73,12 @@ impl BenchArgs {
 ///
 /// # Errors
 /// Where the cluster does not answer, or not as it should.
-pub async fn load(args: &BenchArgs, targets: &[Target]) -> anyhow::Result<Shop> {
-    let (orders, items, users) = (args.order_count(), args.item_count(), args.users);
+pub async fn load(settings: &Settings) -> anyhow::Result<Shop> {
+    let targets = &settings.targets;
+    let (orders, items, users) = (settings.order_count(), settings.items, settings.users);
     let stock = orders * UNITS;
     let credit = orders * UNITS;
-    match args.orders {
+    match settings.source {
         Source::Batch => {
             let run = crowd::run_word();
             let paths = [
@@ -73,18 +93,21 @@ pub async fn load(args: &BenchArgs, targets: &[Target]) -> anyhow::Result<Shop> 
             let ids = |count: u64| (0..count).map(|id| id.to_string()).collect();
             Ok(Shop { items: ids(items), users: ids(users), orders: ids(orders), stock, credit })
         }
-        Source::Http => one_by_one(args, targets, [orders, items, users], stock, credit).await,
+        Source::Http => one_by_one(settings, [orders, items, users], stock, credit).await,
     }
 }
 
 async fn one_by_one(
-    args: &BenchArgs,
-    targets: &[Target],
+    settings: &Settings,
     [orders, items, users]: [u64; 3],
     stock: u64,
     credit: u64,
 ) -> anyhow::Result<Shop> {
-    let loader = Loader { targets, clients: usize::from(args.clients), run: crowd::run_word() };
+    let loader = Loader {
+        targets: &settings.targets,
+        clients: settings.clients.min(LOADERS_MAX),
+        run: crowd::run_word(),
+    };
     let times = |path: &str, count: u64| (0..count).map(|_| path.to_owned()).collect::<Vec<_>>();
     let items = loader.ids("items", times("/stock/item/create/1", items), "item_id").await?;
     let users = loader.ids("users", times("/payment/create_user", users), "user_id").await?;
@@ -92,13 +115,14 @@ async fn one_by_one(
     loader.all("stock", stocks).await?;
     let funds = users.iter().map(|user| format!("/payment/add_funds/{user}/{credit}")).collect();
     loader.all("credit", funds).await?;
-    let mut random = super::Random::seeded();
+    let mut random = Random::seeded();
+    let mut wishes = Wishes::new(settings.skew, items.len())?;
     let paths = (0..orders).map(|_| format!("/orders/create/{}", random.of(&users))).collect();
     let orders = loader.ids("orders", paths, "order_id").await?;
     let mut lines = Vec::with_capacity(orders.len() * 2);
     for order in &orders {
         for _ in 0..UNITS {
-            lines.push(format!("/orders/addItem/{order}/{}/1", random.of(&items)));
+            lines.push(format!("/orders/addItem/{order}/{}/1", wishes.of(&items)));
         }
     }
     loader.all("lines", lines).await?;

@@ -1,10 +1,10 @@
 //! What HTTP alone costs: the same clients against handlers that do nothing, as many as a cluster has
 //! pods, behind an nginx with the same configuration where there is one.
 
-use super::clients;
-use super::mix::Mix;
+use super::engine;
 use super::prepare::Shop;
 use super::report::Noop;
+use super::settings::Settings;
 use crate::cli::http::{Connection, Target};
 use crate::cli::up::nginx::{Front, Nginx, open_files_max, worker_user};
 use anyhow::Context;
@@ -54,7 +54,8 @@ pub async fn measure(clients: usize, duration: Duration) -> anyhow::Result<Noop>
     }
     let orders = (0..1_000_000).map(|id: u32| id.to_string()).collect();
     let shop = Shop { items: Vec::new(), users: Vec::new(), orders, stock: 0, credit: 0 };
-    let tally = clients::run(&Rc::new(shop), Mix::CHECKOUTS, &targets, clients, duration).await?;
+    let settings = Settings::new(targets, clients, duration);
+    let tally = engine::run(&Rc::new(shop), &settings, |_| {}).await?;
     for child in &mut children {
         end(child).await;
     }

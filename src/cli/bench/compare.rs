@@ -1,6 +1,6 @@
 //! This run beside an earlier one.
 
-use super::report::Report;
+use super::report::{LatencyReport, Report};
 use super::stats::{self, Difference, Good, Verdict};
 use crate::cli::fail::{self, Failure};
 use crate::cli::page::number::short;
@@ -60,8 +60,7 @@ pub fn read(path: &Path) -> Result<Report, Failure> {
 }
 
 impl Comparison {
-    /// # Errors
-    /// None: what cannot be compared is said to be so.
+    /// What can be told of the two, at the noise of both.
     #[must_use]
     pub fn of(with: &Path, before: &Report, after: &Report) -> Self {
         let mut measures = Vec::new();
@@ -96,7 +95,16 @@ impl Comparison {
 
     /// All in a few words.
     #[must_use]
-    pub fn verdict(&self) -> &'static str {
+    pub fn verdict(&self) -> String {
+        let told = self.told();
+        if self.differing.is_empty() {
+            told.to_owned()
+        } else {
+            format!("{told}, but not under the same load")
+        }
+    }
+
+    fn told(&self) -> &'static str {
         match (self.faster, self.slower) {
             (true, false) => "faster",
             (false, true) => "slower",
@@ -116,7 +124,7 @@ impl Comparison {
             let _ = writeln!(text, "  {:<22}{before:>8} → {after:>8}   {}", measure.name, measure.told());
         }
         for difference in &self.differing {
-            let _ = writeln!(text, "  not the same load      {difference}");
+            let _ = writeln!(text, "  differs               {difference}");
         }
         text
     }
@@ -129,7 +137,9 @@ impl Measure {
         match (self.change, self.margin) {
             (Some(change), Some(margin)) => {
                 let sign = if change < 0.0 { "−" } else { "+" };
-                let told = format!("{sign}{:.1} % (± {:.1} %)", change.abs() * 100.0, margin * 100.0);
+                // No line breaks within a figure.
+                let told =
+                    format!("{sign}{:.1}\u{a0}% (±\u{a0}{:.1}\u{a0}%)", change.abs() * 100.0, margin * 100.0);
                 if self.verdict == word(Verdict::Same) {
                     format!("{} at this noise: {told}", self.verdict)
                 } else {
@@ -159,12 +169,8 @@ fn mean(report: &Report) -> f64 {
     if report.has_checkouts() { report.committed_per_second } else { report.others_per_second }
 }
 
-const fn latency_of(report: &Report, has_checkouts: bool) -> super::report::LatencyReport {
-    if has_checkouts { report.latency_ms } else { report.others_latency_ms }
-}
-
-fn main_latency(report: &Report) -> super::report::LatencyReport {
-    latency_of(report, report.has_checkouts())
+fn main_latency(report: &Report) -> LatencyReport {
+    if report.has_checkouts() { report.latency_ms } else { report.others_latency_ms }
 }
 
 fn times(before: &[Option<f64>], after: &[Option<f64>]) -> Difference {

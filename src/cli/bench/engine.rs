@@ -114,14 +114,47 @@ async fn closed(run: &Rc<Run>, settings: &Settings) {
     while clients.join_next().await.is_some() {}
 }
 
+/// Connections that wait for a request, by target. The one used last is used next, so that there are no more than are
+/// needed.
+#[derive(Debug)]
+struct Free {
+    targets: Vec<Target>,
+    clients: Vec<Vec<Client>>,
+    /// Each target has its turn.
+    turn: usize,
+    /// How many more may be made.
+    left: usize,
+}
+
+impl Free {
+    fn new(settings: &Settings) -> Self {
+        let targets = settings.targets.clone();
+        let clients = targets.iter().map(|_| Vec::new()).collect();
+        Self { targets, clients, turn: 0, left: settings.clients }
+    }
+
+    /// One for the target whose turn it is; for another, where it has none and no more may be made.
+    fn take(&mut self) -> Option<(usize, Client)> {
+        let turn = self.turn;
+        self.turn = (turn + 1) % self.targets.len();
+        if let Some(client) = self.clients[turn].pop() {
+            return Some((turn, client));
+        }
+        if self.left > 0 {
+            self.left -= 1;
+            return Some((turn, Client::new(&self.targets[turn])));
+        }
+        self.clients.iter_mut().enumerate().find_map(|(at, free)| Some((at, free.pop()?)))
+    }
+}
+
 /// What the connections of an open loop share.
 #[derive(Debug)]
 struct Arrivals {
     run: Rc<Run>,
     schedule: RefCell<Schedule>,
     offered: RefCell<Offered>,
-    /// Connections that wait for a request; the one used last is used next, so that there are no more than are needed.
-    free: RefCell<Vec<Client>>,
+    free: RefCell<Free>,
     busy: Cell<usize>,
     /// As many are busy as may be.
     is_full: Cell<bool>,
@@ -135,13 +168,12 @@ async fn open(run: &Rc<Run>, settings: &Settings, rate_per_second: f64) -> anyho
         run: Rc::clone(run),
         schedule: RefCell::new(Schedule::new(run.clock.started, rate_per_second)?),
         offered: RefCell::default(),
-        free: RefCell::default(),
+        free: RefCell::new(Free::new(settings)),
         busy: Cell::new(0),
         is_full: Cell::new(false),
         freed: Notify::new(),
     });
     let timer = Timer::new()?;
-    let mut made: usize = 0;
     loop {
         let now = Instant::now();
         let due = arrivals.schedule.borrow().next();
@@ -152,18 +184,12 @@ async fn open(run: &Rc<Run>, settings: &Settings, rate_per_second: f64) -> anyho
             timer.sleep_until(due).await?;
             continue;
         }
-        let free = arrivals.free.borrow_mut().pop();
-        let client = free.or_else(|| {
-            (made < settings.clients).then(|| {
-                made += 1;
-                Client::new(target(&settings.targets, made))
-            })
-        });
-        match client {
-            Some(client) => {
+        let free = arrivals.free.borrow_mut().take();
+        match free {
+            Some((at, client)) => {
                 if let Some(due) = arrivals.take(now) {
                     arrivals.busy.set(arrivals.busy.get() + 1);
-                    tokio::task::spawn_local(Arrivals::serve(Rc::clone(&arrivals), client, due));
+                    tokio::task::spawn_local(Arrivals::serve(Rc::clone(&arrivals), at, client, due));
                 }
             }
             None => {
@@ -182,12 +208,8 @@ async fn open(run: &Rc<Run>, settings: &Settings, rate_per_second: f64) -> anyho
     Ok(())
 }
 
-fn target(targets: &[Target], made: usize) -> &Target {
-    &targets[(made - 1) % targets.len()]
-}
-
 impl Arrivals {
-    async fn serve(arrivals: Rc<Self>, mut client: Client, mut due: Instant) {
+    async fn serve(arrivals: Rc<Self>, at: usize, mut client: Client, mut due: Instant) {
         loop {
             if client.act(&arrivals.run, due).await == Err(RanOut) {
                 arrivals.run.run_out();
@@ -204,7 +226,7 @@ impl Arrivals {
             due = next;
         }
         arrivals.is_full.set(false);
-        arrivals.free.borrow_mut().push(client);
+        arrivals.free.borrow_mut().clients[at].push(client);
         arrivals.busy.set(arrivals.busy.get() - 1);
         arrivals.freed.notify_one();
     }
@@ -268,5 +290,23 @@ impl Run {
             committed: tally.committed,
             errors: tally.errors_total(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_have_their_turns_and_connections_are_used_again() {
+        let targets = vec![Target::local(1), Target::local(2)];
+        let mut free = Free::new(&Settings::new(targets, 3, Duration::from_secs(1)));
+        let mut taken: Vec<(usize, Client)> = (0..3).filter_map(|_| free.take()).collect();
+        assert_eq!(taken.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [0, 1, 0]);
+        assert!(free.take().is_none(), "no more than three");
+        let (at, client) = taken.swap_remove(1);
+        free.clients[at].push(client);
+        // Whoever's turn it is: that one is free.
+        assert_eq!([free.take().map(|(at, _)| at), free.take().map(|(at, _)| at)], [Some(1), None]);
     }
 }

@@ -43,10 +43,8 @@ pub fn page(report: &Report, tally: &Tally) -> String {
     page.push(throughput(report));
     page.section("Latency over time");
     page.push(latency(report));
-    page.note(&format!(
-        "In ms, of {}, by when it was answered; the scale is logarithmic.",
-        main_kind(report)
-    ));
+    let kind = if report.has_checkouts() { CHECKOUTS } else { OTHERS };
+    page.note(&format!("In ms, of {kind}, by when they were answered; the scale is logarithmic."));
     page.section("Latency by percentile");
     page.push(percentiles(report, tally));
     page.note("In ms. Each mark on the lower axis leaves a tenth as many above it as the one before.");
@@ -68,13 +66,8 @@ fn sentence(text: &str) -> String {
         .map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect::<String>() + ".")
 }
 
-const fn main_kind_of(has_checkouts: bool) -> &'static str {
-    if has_checkouts { "committed checkouts" } else { "edits and reads" }
-}
-
-fn main_kind(report: &Report) -> &'static str {
-    main_kind_of(report.has_checkouts())
-}
+const CHECKOUTS: &str = "committed checkouts";
+const OTHERS: &str = "edits and reads";
 
 fn latencies(report: &Report) -> Table {
     let figure = |name| (name, Align::Right);
@@ -92,10 +85,10 @@ fn latencies(report: &Report) -> Table {
         table.cells([name.to_owned()].into_iter().chain(figures).collect());
     };
     if report.has_checkouts() {
-        row(main_kind_of(true), &report.latency_ms);
+        row(CHECKOUTS, &report.latency_ms);
     }
     if report.others_per_second > 0.0 {
-        row(main_kind_of(false), &report.others_latency_ms);
+        row(OTHERS, &report.others_latency_ms);
     }
     table
 }
@@ -110,7 +103,7 @@ fn compared(report: &Report, page: &mut Page) {
     }
     page.push(table);
     for difference in &comparison.differing {
-        page.note(&format!("Not the same load: {difference}"));
+        page.note(&format!("Differs: {difference}"));
     }
     page.note("Differences larger than what stands behind ± are told, at 99 %. It is the noise within the two runs: what else changed between them, such as a neighbour on the machine or a store that has grown, is not in it.");
 }
@@ -181,11 +174,11 @@ fn percentiles(report: &Report, tally: &Tally) -> Plot {
     let mut lines = Vec::new();
     let mut samples: f64 = 100.0;
     if report.has_checkouts() {
-        lines.push(curve(main_kind_of(true), Colour::Green, &tally.latency_us));
+        lines.push(curve(CHECKOUTS, Colour::Green, &tally.latency_us));
         samples = samples.max(float(tally.latency_us.len()));
     }
     if !tally.others_latency_us.is_empty() {
-        lines.push(curve(main_kind_of(false), Colour::Blue, &tally.others_latency_us));
+        lines.push(curve(OTHERS, Colour::Blue, &tally.others_latency_us));
         samples = samples.max(float(tally.others_latency_us.len()));
     }
     let known = || lines.iter().flat_map(|line| line.points.iter().filter_map(|point| point.y));

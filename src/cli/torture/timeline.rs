@@ -140,9 +140,9 @@ fn findings(report: &Report) -> String {
 
 /// The kinds of faults, in the lanes and in their legend.
 const STYLE: &str = "
-.lane { height: 1.1rem; background: linear-gradient(var(--grid), var(--grid)) 0 100% / 100% 1px no-repeat; }
-.kill { fill: #d1242f; background: #d1242f; } .stop { fill: #f08c00; background: #f08c00; } .partition { fill: #8250df; background: #8250df; } .oneway { fill: #b794f4; background: #b794f4; }
-.slow-link { fill: #0fa3b1; background: #0fa3b1; } .slow-disk { fill: #2f6feb; background: #2f6feb; } .full-disk { fill: #9a5b34; background: #9a5b34; } .lost-disk { fill: #d6409f; background: #d6409f; }
-.clock { fill: #8a9a00; background: #8a9a00; } .nginx { fill: #7d8590; background: #7d8590; }
+.lane { height: 1.1rem; background: linear-gradient(var(--grid), var(--grid)) 0 100% / 100% 1px no-repeat; } .lane rect { fill: var(--c); }
+.kill { --c: #d1242f; } .stop { --c: #f08c00; } .partition { --c: #8250df; } .oneway { --c: #b794f4; }
+.slow-link { --c: #0fa3b1; } .slow-disk { --c: #2f6feb; } .full-disk { --c: #9a5b34; } .lost-disk { --c: #d6409f; }
+.clock { --c: #8a9a00; } .nginx { --c: #7d8590; }
 .finding { border-left: 3px solid var(--red); padding: .2rem .7rem; margin: .5rem 0; overflow-wrap: anywhere; }
 ";

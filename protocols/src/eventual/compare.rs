@@ -5,16 +5,20 @@ use super::types::{BUCKETS, Event, Item, Message, Record, Sets};
 use super::{Effects, Owner, Replica};
 use crate::breaks;
 use crate::ids::{Ballot, PodId};
-use crate::time::Time;
+use crate::time::{Span, Time};
 use bytes::Bytes;
 use std::collections::VecDeque;
 
-/// Entities listed in one answer, beyond the bucket that reaches it: some 200 KiB.
-const LISTED_ENTITIES_MAX: usize = 4_096;
+/// Entities listed in one answer, beyond the bucket that reaches it: some 25 KiB, and a millisecond of work, since a
+/// replica that joins asks so in all of its shards at once.
+const LISTED_ENTITIES_MAX: usize = 512;
 /// Entities asked for at a time.
 const WANTED_ENTITIES_MAX: usize = 256;
 /// Item bytes in one answer, beyond the entity that reaches it: well below what a frame holds.
 const CONTENTS_BYTES_MAX: usize = 256 * 1_024;
+/// A question is repeated after at most as many times the usual wait. Each repeat doubles it: a peer that takes longer
+/// to answer than one wait would otherwise be asked faster than it answers, for ever.
+const WAITS_MAX: u64 = 4;
 
 /// A comparison under way, as the replica sees it that asks.
 #[derive(Debug)]
@@ -25,9 +29,10 @@ pub(super) struct Comparison {
     /// When it first answered: the peer's newest edit, and the ballot under which it owned.
     first: Option<(u64, Option<Ballot>)>,
     wanted: VecDeque<Bytes>,
-    /// Differing buckets that the peer has not listed yet.
-    more: Vec<u8>,
-    /// When to begin anew, if nothing is heard before.
+    /// Buckets of which the peer has not listed what differs. They are asked for while nothing is wanted.
+    open: Vec<u8>,
+    /// How long the last question may take, and when it is repeated.
+    wait: Span,
     pub again_at: Time,
 }
 
@@ -39,12 +44,25 @@ impl Replica {
 
     fn begin(&mut self, now: Time, pod: PodId, ballot: Option<Ballot>, fx: &mut Effects) {
         let round = self.next_round();
-        let again_at = now + self.config.timing.resend;
-        let buckets = self.buckets(0..BUCKETS);
+        let wait = self.config.timing.resend;
         let Some(peer) = self.peers.get_mut(&pod) else { return };
-        let (wanted, more) = (VecDeque::new(), Vec::new());
-        peer.comparison = Some(Comparison { round, ballot, first: None, wanted, more, again_at });
-        fx.send.push((pod, Message::Compare { round, ballot, buckets }));
+        let (wanted, open) = (VecDeque::new(), (0..BUCKETS).collect());
+        let again_at = now + wait;
+        peer.comparison = Some(Comparison { round, ballot, first: None, wanted, open, wait, again_at });
+        self.ask(pod, fx);
+    }
+
+    /// The question that is next, or was last: its answer counts, however often it was asked.
+    fn ask(&self, pod: PodId, fx: &mut Effects) {
+        let Some(comparison) = self.peers.get(&pod).and_then(|peer| peer.comparison.as_ref()) else { return };
+        let (round, ballot) = (comparison.round, comparison.ballot);
+        let message = if comparison.wanted.is_empty() {
+            Message::Compare { round, ballot, buckets: self.buckets(comparison.open.iter().copied()) }
+        } else {
+            let entities = comparison.wanted.iter().take(WANTED_ENTITIES_MAX).cloned().collect();
+            Message::Want { round, entities }
+        };
+        fx.send.push((pod, message));
     }
 
     fn buckets(&self, which: impl IntoIterator<Item = u8>) -> Vec<(u8, u64)> {
@@ -67,11 +85,13 @@ impl Replica {
     }
 
     pub(super) fn tick_comparison(&mut self, now: Time, pod: PodId, fx: &mut Effects) {
-        let Some(peer) = self.peers.get(&pod) else { return };
-        match &peer.comparison {
+        let wait_max = Span(self.config.timing.resend.0 * WAITS_MAX);
+        let Some(peer) = self.peers.get_mut(&pod) else { return };
+        match &mut peer.comparison {
             Some(comparison) if now >= comparison.again_at => {
-                let ballot = comparison.ballot;
-                self.begin(now, pod, ballot, fx);
+                comparison.wait = wait_max.min(Span(comparison.wait.0 * 2));
+                comparison.again_at = now + comparison.wait;
+                self.ask(pod, fx);
             }
             Some(_) => {}
             None if now >= peer.compare_at => self.begin(now, pod, None, fx),
@@ -141,7 +161,7 @@ impl Replica {
         comparison.first.get_or_insert((seq, owning));
         let differing = entities.into_iter().filter(|(entity, theirs)| sets.digest(entity) != *theirs);
         comparison.wanted = differing.map(|(entity, _)| entity).collect();
-        comparison.more = more;
+        comparison.open = more;
         self.go_on(now, from, promised, fx);
     }
 
@@ -154,7 +174,8 @@ impl Replica {
         let (collect, resend) = (self.config.timing.collect, self.config.timing.resend);
         if let Some(comparison) = self.comparison(from, round) {
             let soon = comparison.ballot.is_some_and(|ballot| theirs < ballot);
-            comparison.again_at = now + if soon { collect } else { resend };
+            comparison.wait = if soon { collect } else { resend };
+            comparison.again_at = now + comparison.wait;
         }
     }
 
@@ -208,23 +229,15 @@ impl Replica {
     /// Asks for the next entities, else for the next buckets; else the peer's sets are part of this one's.
     fn go_on(&mut self, now: Time, from: PodId, promised: Ballot, fx: &mut Effects) {
         let round = self.next_round();
-        let again_at = now + self.config.timing.resend;
         let timing = self.config.timing;
         let compare_at = now + if self.is_joining() { timing.resend } else { timing.compare };
         let Some(peer) = self.peers.get_mut(&from) else { return };
         let Some(comparison) = &mut peer.comparison else { return };
-        comparison.round = round;
-        comparison.again_at = again_at;
-        if !comparison.wanted.is_empty() {
-            let entities = comparison.wanted.iter().take(WANTED_ENTITIES_MAX).cloned().collect();
-            fx.send.push((from, Message::Want { round, entities }));
-            return;
-        }
-        if !comparison.more.is_empty() {
-            let more = std::mem::take(&mut comparison.more);
-            let ballot = comparison.ballot;
-            let buckets = self.buckets(more);
-            fx.send.push((from, Message::Compare { round, ballot, buckets }));
+        if !comparison.wanted.is_empty() || !comparison.open.is_empty() {
+            comparison.round = round;
+            comparison.wait = timing.resend;
+            comparison.again_at = now + timing.resend;
+            self.ask(from, fx);
             return;
         }
         let (ballot, first) = (comparison.ballot, comparison.first);

@@ -189,6 +189,7 @@ impl Pod {
             payment: Protocol::Paxos,
             stock: Protocol::Quorum,
             write_quorum: 2,
+            commit: kassa::node::config::Commit::Reserve,
             timing: Timing::default(),
             limits: Limits::default(),
             seed: u64::from(me.0),

@@ -247,10 +247,6 @@ impl Found {
             );
             return Err(refuse(&self, "stock.write_quorum", what));
         }
-        if self.values["checkout.commit"].0 == Value::Text("blocking".to_owned()) {
-            let what = "the blocking two-phase commit is not built yet; leave it at \"reserve\"".to_owned();
-            return Err(refuse(&self, "checkout.commit", what));
-        }
         if number("timing.election_ms") < 2 * number("timing.heartbeat_ms") {
             let what = "it must be at least twice `timing.heartbeat_ms`, or healthy leaders are deposed";
             return Err(refuse(&self, "timing.election_ms", what.to_owned()));

@@ -48,7 +48,8 @@ const BACKLOG: u32 = 4_096;
 /// Of the storage engine only what goes wrong: it tells why a write in the background failed.
 const LOG_DEFAULT: &str = "info,fjall=error,lsm_tree=error";
 /// The settings that cannot change once a cluster has formed.
-const FIXED: [&str; 4] = ["cluster.shards", "cluster.replicas", "payment.protocol", "stock.protocol"];
+const FIXED: [&str; 5] =
+    ["cluster.shards", "cluster.replicas", "payment.protocol", "stock.protocol", "checkout.commit"];
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -397,16 +398,12 @@ fn terms(config: &Config) -> Terms {
     let mut terms: Vec<(String, String)> =
         fixed.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
     terms.push(("stock.write_quorum".to_owned(), config.write_quorum.to_string()));
-    terms.extend(["checkout.commit", "peers"].map(|key| (key.to_owned(), config.shown(key))));
+    terms.push(("peers".to_owned(), config.shown("peers")));
     Terms::new(terms)
 }
 
 fn node_config(config: &Config, formed: &Formed) -> node::Config {
-    let protocol = |key: &str| match config.text(key) {
-        "paxos" => node::config::Protocol::Paxos,
-        "quorum" => node::config::Protocol::Quorum,
-        other => unreachable!("{other} was refused when it was read"),
-    };
+    let protocol = |key: &str| node::config::Protocol::named(config.text(key)).expect("read as one of them");
     let interval = |key: &str| span(config.duration(key));
     node::Config {
         me: config.pod,
@@ -418,6 +415,7 @@ fn node_config(config: &Config, formed: &Formed) -> node::Config {
         payment: protocol("payment.protocol"),
         stock: protocol("stock.protocol"),
         write_quorum: usize::try_from(config.write_quorum).expect("at most the replicas"),
+        commit: node::config::Commit::named(config.text("checkout.commit")).expect("read as one of them"),
         timing: node::config::Timing {
             heartbeat: interval("timing.heartbeat_ms"),
             election: interval("timing.election_ms"),
@@ -488,6 +486,7 @@ mod tests {
             ("stock.write_quorum", "3"),
             ("stock.protocol", "paxos"),
             ("cluster.shards", "12"),
+            ("checkout.commit", "blocking"),
             ("peers", "0=h:1,1=h:2,3=h:3"),
         ] {
             assert!(ours.check(&terms(&config(&[different]))).is_err(), "{different:?}");

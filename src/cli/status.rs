@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Args;
 use comfy_table::{Table, presets};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// A pod that says nothing for this long is shown as silent.
@@ -79,7 +79,7 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     }
     print::line(&pods(&seen));
-    for line in refills(&seen) {
+    for line in locks(&seen).into_iter().chain(refills(&seen)) {
         print::line(&line);
     }
     let shards = newest(&seen);
@@ -139,6 +139,25 @@ fn pods(seen: &[Seen]) -> String {
         }
     }
     table.to_string()
+}
+
+/// What the blocking commit has locked, if anything.
+fn locks(seen: &[Seen]) -> Option<String> {
+    let locks = || seen.iter().filter_map(|pod| pod.status.as_ref()).map(|status| &status.locks);
+    let (items, users) = locks().fold((0, 0), |(i, u), locks| (i + locks.items, u + locks.users));
+    let in_doubt: u64 = locks().map(|locks| locks.in_doubt).sum();
+    if items + users + in_doubt == 0 {
+        return None;
+    }
+    let waits_for: BTreeSet<String> = locks().flat_map(|l| &l.waits_for).map(u8::to_string).collect();
+    let waits_for: Vec<String> = waits_for.into_iter().collect();
+    let doubt = if in_doubt == 0 {
+        String::new()
+    } else {
+        let pods = waits_for.join(", ");
+        format!("; {in_doubt} in doubt, for as long as the pod that decides is away: pod {pods}")
+    };
+    Some(format!("locked by checkouts: {items} items, {users} users{doubt}"))
 }
 
 /// Pods that are being refilled, as whoever has heard the most of it says.

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Changes with every change of a message: two pods that differ do not talk.
-pub const FORMAT_VERSION: u16 = 6;
+pub const FORMAT_VERSION: u16 = 7;
 /// The largest payload. A round's frame is some hundred KiB; a snapshot comes in parts far smaller
 /// than this. What claims to be larger is refused before a byte of it is stored.
 pub const FRAME_BYTES_MAX: usize = 16 << 20;

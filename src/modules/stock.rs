@@ -1,7 +1,7 @@
 //! Stock: items, and the units set aside for checkouts in flight.
 //!
 //! A reservation is never a lock: reserved units leave `available` at once and others carry on with the
-//! rest. It is granted for all of its lines or none. Below a payment shard's watermark nothing can be
+//! rest. (In the blocking commit it is one: others wait until the item has no unit set aside.) It is granted for all of its lines or none. Below a payment shard's watermark nothing can be
 //! charged any more, so that a reservation still held there was aborted and is released, and one that
 //! was sold need not be remembered. Reservations name the incarnation of each item: a batch over an item
 //! makes their effect on it nil.
@@ -31,6 +31,16 @@ pub struct Item {
     pub price: Money,
     pub available: u64,
     pub reserved: u64,
+}
+
+impl Item {
+    /// Whether so many units can be set aside now. In the blocking commit every checkout that has some of the item
+    /// set aside has locked it: an `exclusive` one waits for that, even if units are left.
+    #[must_use]
+    pub fn covers(&self, units: u64, exclusive: bool) -> bool {
+        let locked = exclusive && self.reserved > 0 && !breaks::is("item-not-locked");
+        self.available >= units && !locked
+    }
 }
 
 /// Units of one item, set aside.
@@ -88,6 +98,12 @@ pub enum Command {
     },
     /// Changes and tells nothing: what waits for it knows that its leader still leads.
     Nothing,
+    /// A `Reserve` of the blocking commit: what it sets aside is locked.
+    Lock {
+        txn: TxnId,
+        lines: Vec<(ItemId, u64)>,
+        watermark: TxnId,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,6 +127,8 @@ pub struct Stock {
     batches: Vec<BatchRecord>,
     open: BTreeMap<TxnId, Reservation>,
     watermarks: BTreeMap<ShardNo, TxnId>,
+    /// Of reservations still held: in the blocking commit, items that are locked.
+    held_lines: usize,
 }
 
 /// Where an item's own record is.
@@ -188,6 +206,12 @@ impl Stock {
         self.open.len()
     }
 
+    /// Lines of reservations still held.
+    #[must_use]
+    pub const fn held_lines(&self) -> usize {
+        self.held_lines
+    }
+
     #[must_use]
     pub fn is_held(&self, txn: TxnId) -> bool {
         self.open.get(&txn).is_some_and(|reservation| !reservation.sold)
@@ -252,7 +276,13 @@ impl Stock {
         Outcome::Acknowledged
     }
 
-    fn reserve(&mut self, view: &mut View<'_>, txn: TxnId, lines: &[(ItemId, u64)]) -> Outcome {
+    fn reserve(
+        &mut self,
+        view: &mut View<'_>,
+        txn: TxnId,
+        lines: &[(ItemId, u64)],
+        exclusive: bool,
+    ) -> Outcome {
         if let Some(reservation) = self.open.get(&txn) {
             return Outcome::Granted(reservation.lines.clone());
         }
@@ -269,7 +299,7 @@ impl Stock {
             if item.available + item.reserved < *units {
                 return Outcome::OutOfStock(id.clone());
             }
-            busy |= item.available < *units;
+            busy |= !item.covers(*units, exclusive);
             items.push(item);
         }
         if busy {
@@ -290,6 +320,7 @@ impl Stock {
                 ReservedLine { item: id.clone(), incarnation: item.incarnation, units: *units }
             })
             .collect();
+        self.held_lines += reserved.len();
         let reservation = Reservation { sold: false, lines: reserved.clone() };
         view.set(txn_key(RESERVATIONS, txn), encode(&reservation));
         self.open.insert(txn, reservation);
@@ -297,7 +328,8 @@ impl Stock {
     }
 
     /// Takes the units of a held reservation out of `reserved`; `back` puts them on sale again.
-    fn resolve(&self, view: &mut View<'_>, lines: &[ReservedLine], back: bool) {
+    fn resolve(&mut self, view: &mut View<'_>, lines: &[ReservedLine], back: bool) {
+        self.held_lines = self.held_lines.saturating_sub(lines.len());
         for line in lines {
             let Some(mut item) = self.item(view, &line.item) else { continue };
             if item.incarnation != line.incarnation && !breaks::is("older-incarnation-counts") {
@@ -374,7 +406,7 @@ impl Machine for Stock {
             Command::Load(batch) => self.load(view, batch),
             Command::Reserve { txn, lines, watermark } => {
                 self.raise(view, *watermark);
-                self.reserve(view, *txn, lines)
+                self.reserve(view, *txn, lines, false)
             }
             Command::Confirm { txns, watermark } => {
                 self.confirm(view, txns);
@@ -399,6 +431,10 @@ impl Machine for Stock {
                 None => Outcome::Refused(Refusal::ItemNotFound(id.clone())),
             },
             Command::Nothing => Outcome::Acknowledged,
+            Command::Lock { txn, lines, watermark } => {
+                self.raise(view, *watermark);
+                self.reserve(view, *txn, lines, true)
+            }
         }
     }
 
@@ -409,6 +445,8 @@ impl Machine for Stock {
             .into_iter()
             .map(|(key, stored)| (txn_from_key(&key), decode(&stored)))
             .collect();
+        let held = self.open.values().filter(|reservation| !reservation.sold);
+        self.held_lines = held.map(|reservation| reservation.lines.len()).sum();
         self.watermarks = view
             .scan(&[WATERMARKS])
             .into_iter()

@@ -7,16 +7,17 @@
 //! stock shards, the decision is submitted as a `Charge`. Nothing is told on the strength of what only
 //! this pod believes: an outcome is an applied `Charge`, or a refusal behind a round begun after it.
 
-use super::config::Config;
+use super::config::{Commit, Config};
 use super::message::Tell;
 use super::orders::Held;
 use super::outbox::Outbox;
+use super::parked::Parked;
 use super::payment::{Asker, PaymentShard, Waiter};
 use crate::modules::money::Money;
 use crate::modules::order::CheckoutLines;
 use crate::modules::payment::{self, Command, OrderRef};
 use crate::modules::receipt::{Receipt, ReceiptLine};
-use crate::modules::request::{Answer, ItemId, OrderId, Outcome, Refusal, Request};
+use crate::modules::request::{Answer, ItemId, OrderId, Outcome, Refusal};
 use crate::modules::stock::ReservedLine;
 use kassa_protocols::breaks;
 use kassa_protocols::commit::coordinator::{Action, Coordinator};
@@ -29,9 +30,6 @@ use std::collections::{BTreeMap, BTreeSet};
 type Lines = Vec<(ItemId, u64)>;
 pub(super) type Machine = Coordinator<Lines, Vec<ReservedLine>, Refusal>;
 type Step = Action<Lines, Vec<ReservedLine>, Refusal>;
-
-/// Edits of one order that wait for its charge at the most; past it an edit is sent back to be asked again.
-const PARKED_MAX: usize = 1_024;
 
 #[derive(Debug)]
 pub(super) enum Stage {
@@ -70,18 +68,10 @@ impl Checkout {
     }
 }
 
-/// An edit that waits for its order's charge to be applied.
-#[derive(Debug)]
-pub(super) struct Parked {
-    order: OrderRef,
-    asker: Asker,
-    request: Request,
-    price: Option<Money>,
-}
-
 /// The checkouts of one payment shard.
 pub struct Checkouts {
     pub(super) shards: u16,
+    pub(super) commit: Commit,
     pub(super) confirm_after: Span,
     pub(super) finish_after: Span,
     pub(super) watermark_every: Span,
@@ -109,6 +99,7 @@ impl Checkouts {
     pub fn new(config: &Config) -> Self {
         Self {
             shards: config.shards,
+            commit: config.commit,
             confirm_after: config.timing.confirm_after,
             finish_after: config.timing.finish_after,
             watermark_every: config.timing.watermark_every,
@@ -151,16 +142,6 @@ impl Checkouts {
             && !breaks::is("edit-under-charge")
     }
 
-    /// Keeps an edit until the order's charge is applied; `false` if too many are kept.
-    pub fn park(&mut self, order: OrderRef, asker: Asker, request: Request, price: Option<Money>) -> bool {
-        let parked = self.parked.entry(order.order.clone()).or_default();
-        let room = parked.len() < PARKED_MAX;
-        if room {
-            parked.push(Parked { order, asker, request, price });
-        }
-        room
-    }
-
     #[must_use]
     pub fn next_wakeup(&self) -> Time {
         let mut at = Time(u64::MAX);
@@ -187,6 +168,7 @@ impl PaymentShard {
         self.checkouts.moved = (0..shards).map(ShardNo).collect();
         self.checkouts.told.clear();
         self.checkouts.watermark_at = now;
+        self.inherit_votes();
         for step in steps {
             if let Action::Confirm { shard, txn } = step {
                 self.checkouts.confirms.entry(shard).or_default().push(txn);
@@ -202,6 +184,9 @@ impl PaymentShard {
         let leader = self.group.leader().filter(|_| !self.group.is_leading());
         for (asker, _) in old.into_values().flat_map(Checkout::into_askers) {
             self.say(asker, Tell::NotLeader { leader }, out);
+        }
+        for waiter in self.drop_votes() {
+            self.void(waiter, out);
         }
         for parked in parked.into_values().flatten() {
             self.say(parked.asker, Tell::NotLeader { leader }, out);
@@ -307,8 +292,7 @@ impl PaymentShard {
                 Action::Release { shard, txn } => self.checkouts.releases.entry(shard).or_default().push(txn),
                 Action::Confirm { shard, txn } => {
                     self.checkouts.confirms.entry(shard).or_default().push(txn);
-                    // All shards of a pod on one beat: a stock shard then writes what all of them confirm at once.
-                    let at = now.next_beat(self.checkouts.confirm_after);
+                    let at = self.checkouts.confirm_by(now);
                     self.checkouts.confirm_at.get_or_insert(at);
                 }
                 Action::Granted { txn, grants } => self.decide(now, txn, grants, disk, out),
@@ -339,7 +323,7 @@ impl PaymentShard {
         }
     }
 
-    /// Everything is set aside: reread the order, then propose the charge.
+    /// Everything is set aside: reread the order, then propose the charge, or ask for the last vote.
     pub(super) fn decide(
         &mut self,
         now: Time,
@@ -390,7 +374,11 @@ impl PaymentShard {
             total: lines.total.unwrap_or(Money::MAX),
         });
         let key = checkout.first.0.key.expect("a checkout is a mutation");
-        let command = Command::Charge { key, order: checkout.order.clone(), receipt, total: lines.total };
+        let (order, total) = (checkout.order.clone(), lines.total);
+        let command = match self.checkouts.commit {
+            Commit::Reserve => Command::Charge { key, order, receipt, total },
+            Commit::Blocking => Command::Prepare { key, order, receipt, total },
+        };
         self.submit(command, Waiter::Charge(txn), disk, out);
     }
 
@@ -399,7 +387,7 @@ impl PaymentShard {
         self.run(now, steps, disk, out);
     }
 
-    /// The decision is made.
+    /// The decision is made; or the last vote is in, and it is to be made.
     pub(super) fn charge_applied(
         &mut self,
         now: Time,
@@ -409,8 +397,13 @@ impl PaymentShard {
         out: &mut Outbox,
     ) {
         let Some(id) = self.checkouts.attempts.get(&txn).cloned() else { return };
+        if outcome == payment::Outcome::Prepared {
+            return self.voted_yes(now, txn, disk, out);
+        }
+        self.unlock(txn, disk, out);
         let Some(checkout) = self.checkouts.active.get_mut(&id) else { return };
         match outcome {
+            payment::Outcome::Prepared => unreachable!("voted yes above"),
             payment::Outcome::Charged { total } => {
                 self.committed += 1;
                 self.checkouts.attempts.remove(&txn);
@@ -438,16 +431,6 @@ impl PaymentShard {
         }
         if !self.checkouts.is_charging(&id) {
             self.unpark(now, &id, disk, out);
-        }
-    }
-
-    pub(super) fn unpark(&mut self, now: Time, id: &OrderId, disk: &dyn Disk, out: &mut Outbox) {
-        for parked in self.checkouts.parked.remove(id).unwrap_or_default() {
-            // The order may have been overwritten or removed meanwhile.
-            let (id, incarnation) = (&parked.order.order, parked.order.incarnation);
-            if let Some(order) = self.find_order(parked.asker, id, incarnation, disk, out) {
-                self.edit(now, parked.asker, &order, &parked.request, parked.price, disk, out);
-            }
         }
     }
 

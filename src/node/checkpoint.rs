@@ -147,7 +147,10 @@ impl Node {
             Module::Payment => self
                 .payment
                 .get_mut(&shard.no)
-                .map(|p| p.group.checkpoint(position, disk, out))
+                .map(|p| {
+                    p.retain_decisions(out);
+                    p.group.checkpoint(position, disk, out)
+                })
                 .unwrap_or_default(),
             Module::Order => {
                 self.payment.get_mut(&shard.no).map(|p| p.orders.checkpoint(position)).unwrap_or_default()
@@ -185,11 +188,15 @@ impl Node {
             Message::Reserve { shard, .. }
             | Message::Resolve { shard, .. }
             | Message::Fate { stock: shard, .. } => Some(Shard { module: Module::Stock, no: *shard }),
-            Message::Vote { txn, .. } => Some(Shard { module: Module::Payment, no: txn.shard }),
+            Message::Vote { txn, .. } | Message::Decided { txn } => {
+                Some(Shard { module: Module::Payment, no: txn.shard })
+            }
             Message::Resolved { watermark, .. } => {
                 Some(Shard { module: Module::Payment, no: watermark.shard })
             }
-            Message::Doubt { payment, .. } => Some(Shard { module: Module::Payment, no: *payment }),
+            Message::Doubt { payment, .. }
+            | Message::Inquire { payment, .. }
+            | Message::Outcomes { payment, .. } => Some(Shard { module: Module::Payment, no: *payment }),
             Message::Tell { .. }
             | Message::NotCoordinator { .. }
             | Message::Relay { .. }

@@ -14,6 +14,38 @@ pub enum Protocol {
     Quorum,
 }
 
+impl Protocol {
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "paxos" => Some(Self::Paxos),
+            "quorum" => Some(Self::Quorum),
+            _ => None,
+        }
+    }
+}
+
+/// How checkouts commit; the same on all pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Commit {
+    /// By reservations, with the decision in the payment shard's log.
+    Reserve,
+    /// The textbook's two-phase commit, for comparison: it locks, and waits for its coordinator.
+    Blocking,
+}
+
+impl Commit {
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "reserve" => Some(Self::Reserve),
+            "blocking" => Some(Self::Blocking),
+            _ => None,
+        }
+    }
+}
+
 /// The most pods that vote in the cluster group; the others follow its log.
 pub const CLUSTER_VOTERS_MAX: usize = 5;
 
@@ -33,6 +65,7 @@ pub struct Config {
     pub stock: Protocol,
     /// Replicas that must accept a write on read/write quorums.
     pub write_quorum: usize,
+    pub commit: Commit,
     pub timing: Timing,
     pub limits: Limits,
     /// Makes the pod's own choices (jitter, keys of internal requests) differ between pods and runs.

@@ -173,8 +173,8 @@ impl<M: Machine, T> Group<M, T> {
         match (&mut self.replica, record) {
             (Replica::Paxos(replica), Record::Paxos(record)) => replica.recover(record),
             (Replica::Quorum(replica), Record::Quorum(record)) => replica.recover(record),
-            (Replica::Paxos(_), Record::Quorum(_) | Record::Order(_))
-            | (Replica::Quorum(_), Record::Paxos(_) | Record::Order(_)) => {
+            (Replica::Paxos(_), Record::Quorum(_) | Record::Order(_) | Record::Decided(_))
+            | (Replica::Quorum(_), Record::Paxos(_) | Record::Order(_) | Record::Decided(_)) => {
                 panic!("the log holds a record of another protocol for {}", self.shard)
             }
         }

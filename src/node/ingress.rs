@@ -305,6 +305,17 @@ impl Ingress {
         }
     }
 
+    /// Whether it is a late refusal of a leader that has been followed: the question was stamped anew for the
+    /// next one since, who may do what it asks.
+    #[must_use]
+    pub fn is_overtaken(&self, id: AskId, stamp: &Stamp, tell: &Tell) -> bool {
+        let Some(asked) = self.asked.get(&id) else { return false };
+        let refused = matches!(tell, Tell::Outcome(Outcome::Refused(_)));
+        let request = self.clients.get(&asked.client).map(|pending| &pending.request);
+        let changes = request.is_some_and(|request| !request.op.is_read());
+        refused && changes && stamp.ballot < asked.question.stamp.ballot && !breaks::is("late-refusal-counts")
+    }
+
     /// An answer has come. Late or repeated ones find nothing and do nothing.
     pub fn told(&mut self, now: Time, id: AskId, tell: Tell, map: &Map<'_>) -> Vec<Action> {
         let Some(asked) = self.asked.get_mut(&id) else { return Vec::new() };

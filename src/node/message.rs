@@ -124,6 +124,20 @@ pub enum Message {
     },
     /// A pod on a new disk → all: how far it has come.
     Refilling(Box<Refill>),
+    /// Coordinator of a blocking commit → itself: this decision is on the disk now.
+    Decided {
+        txn: TxnId,
+    },
+    /// Leader of a payment shard → the pod that coordinated these, which have voted yes: what became of them?
+    Inquire {
+        payment: ShardNo,
+        txns: Vec<TxnId>,
+    },
+    /// Its answer, of what it knows: whether they were committed.
+    Outcomes {
+        payment: ShardNo,
+        told: Vec<(TxnId, bool)>,
+    },
 }
 
 /// An item as of what a replica has accepted.
@@ -237,4 +251,6 @@ pub enum Record {
     Paxos(paxos::Record),
     Quorum(quorum::Record),
     Order(eventual::Record),
+    /// A commit that this pod has decided, alone: of no other replica.
+    Decided(TxnId),
 }

@@ -13,6 +13,7 @@
 //! After each step it asks `take_replaced`: from then on frames of a disk that was replaced are not handed over.
 
 mod admission;
+mod blocking;
 mod checkout;
 mod checkpoint;
 mod cluster;
@@ -21,11 +22,13 @@ mod copy;
 mod copying;
 mod group;
 mod ingress;
+mod locks;
 pub mod log;
 mod message;
 mod orders;
 mod outbox;
 mod pace;
+mod parked;
 mod payment;
 mod pod;
 mod questions;
@@ -113,11 +116,27 @@ pub struct Status {
     pub unfinished: u64,
     /// Checkouts committed by this pod as coordinator since it started.
     pub committed: u64,
+    /// Of the blocking commit; all 0 otherwise.
+    #[serde(default)]
+    pub locks: Locks,
     /// Reads that a quorum of replicas has settled for this pod since it started.
     pub reads_settled: u64,
     /// Pods whose disks were replaced.
     #[serde(default)]
     pub disks: Vec<DiskStatus>,
+}
+
+/// What the blocking commit keeps from others, in the shards that a pod leads.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Locks {
+    /// Items and users that nobody else can buy, or buy with.
+    pub items: u64,
+    pub users: u64,
+    /// Transactions among them whose outcome only another pod knows, and the pods that are waited for.
+    pub in_doubt: u64,
+    pub waits_for: Vec<u8>,
+    /// Decisions that are on this pod's disk alone, and that others may ask for yet.
+    pub decisions: u64,
 }
 
 /// A pod whose disk took the place of a lost one.

@@ -448,6 +448,7 @@ mod tests {
             payment: Protocol::Paxos,
             stock: Protocol::Quorum,
             write_quorum: 2,
+            commit: super::super::config::Commit::Reserve,
             timing: Timing::default(),
             limits: Limits::default(),
             seed: 1,

@@ -6,17 +6,20 @@
 #![expect(clippy::too_many_arguments, reason = "a step carries its time, the disk and the outbox besides")]
 
 use super::admission::{Admission, Verdict};
+use super::blocking::Blocking;
 use super::checkout::Checkouts;
 use super::config::Config;
 use super::group::{Group, Output};
 use super::message::{Ask, AskId, Fate, Message, Question, Stamp, Tell};
 use super::orders::{Held, OrderShard};
 use super::outbox::Outbox;
+use super::parked::Parked;
 use super::routes::Routes;
 use crate::modules::order::mint_id;
 use crate::modules::payment::{self, Command, OrderRef, Payments};
 use crate::modules::request::{Answer, Op, Outcome, Refusal, Request};
 use kassa_protocols::breaks;
+use kassa_protocols::commit::decisions::Decision;
 use kassa_protocols::ids::{Incarnation, OpId, PodId, ShardNo, TxnId};
 use kassa_protocols::quorum;
 use kassa_protocols::tables::Disk;
@@ -37,7 +40,10 @@ pub enum Waiter {
     Ask(Asker),
     /// An answer that is known, but for whether this pod still leads: told when a round has passed.
     Then(Asker, Box<Outcome>),
+    /// Of the charge or, in the blocking commit, of the vote.
     Charge(TxnId),
+    /// The decision of the blocking commit is applied.
+    Concluded(TxnId, Decision),
     Repeat {
         order: OrderRef,
         asker: Asker,
@@ -75,6 +81,7 @@ pub struct PaymentShard {
     pub group: Group<Payments, Waiter>,
     pub orders: OrderShard,
     pub checkouts: Checkouts,
+    pub blocking: Blocking,
     admission: Admission,
     /// What is to be told, gathered by the parts.
     pub committed: u64,
@@ -84,13 +91,21 @@ pub struct PaymentShard {
 
 impl PaymentShard {
     #[must_use]
-    pub fn new(no: ShardNo, group: Group<Payments, Waiter>, orders: OrderShard, config: &Config) -> Self {
+    pub fn new(
+        no: ShardNo,
+        group: Group<Payments, Waiter>,
+        orders: OrderShard,
+        joined: u32,
+        config: &Config,
+    ) -> Self {
         let checkouts = Checkouts::new(config);
+        let blocking = Blocking::new(config.me, joined);
         Self {
             no,
             group,
             orders,
             checkouts,
+            blocking,
             admission: Admission::default(),
             committed: 0,
             following: Incarnation(0),
@@ -233,10 +248,8 @@ impl PaymentShard {
             }
             Op::AddItem { order, .. } | Op::RemoveItem { order, .. } => {
                 if let Some(order) = self.find_order(asker, order, incarnation, disk, out) {
-                    if self.checkouts.is_charging(&order.order) {
-                        if !self.checkouts.park(order, asker, request, price) {
-                            self.say(asker, Tell::NotLeader { leader: None }, out);
-                        }
+                    if self.is_charging(&order.order) {
+                        self.park(Parked { order, asker, request, price, deadline }, out);
                     } else {
                         self.edit(now, asker, &order, &request, price, disk, out);
                     }
@@ -244,7 +257,11 @@ impl PaymentShard {
             }
             Op::Checkout { order } => {
                 if let Some(order) = self.order_even_removed(asker, order, incarnation, disk, out) {
-                    self.checkout(now, asker, order, deadline, disk, out);
+                    if self.blocking.is_in_doubt(&order.order) {
+                        self.park(Parked { order, asker, request, price, deadline }, out);
+                    } else {
+                        self.checkout(now, asker, order, deadline, disk, out);
+                    }
                 }
             }
             Op::RemoveOrder { order } => {
@@ -267,7 +284,14 @@ impl PaymentShard {
         }
     }
 
-    pub fn submit(&mut self, command: Command, waiter: Waiter, disk: &dyn Disk, out: &mut Outbox) {
+    /// Submits a command whose user is not locked, or locked for it.
+    pub(super) fn submit_unlocked(
+        &mut self,
+        command: Command,
+        waiter: Waiter,
+        disk: &dyn Disk,
+        out: &mut Outbox,
+    ) {
         if let Err(waiter) = self.group.submit(command, waiter, disk) {
             self.void(waiter, out);
         }
@@ -279,7 +303,7 @@ impl PaymentShard {
     }
 
     /// A waiter whose outcome will not be known here.
-    fn void(&mut self, waiter: Waiter, out: &mut Outbox) {
+    pub(super) fn void(&mut self, waiter: Waiter, out: &mut Outbox) {
         match waiter {
             Waiter::Ask(asker)
             | Waiter::Then(asker, _)
@@ -288,7 +312,7 @@ impl PaymentShard {
             | Waiter::Owner { asker, .. } => self.elsewhere(asker, out),
             // Its askers are those of its checkout, which is void as well.
             Waiter::Charge(_) | Waiter::Refuse { .. } => {}
-            Waiter::Doubt { .. } | Waiter::Finished(_) | Waiter::Batch => {}
+            Waiter::Doubt { .. } | Waiter::Finished(_) | Waiter::Batch | Waiter::Concluded(..) => {}
         }
     }
 
@@ -327,7 +351,9 @@ impl PaymentShard {
                 // In flight first: a charge that is evaluated and not committed yet decides nothing.
                 if self.checkouts.in_flight(txn) {
                     (txn, Fate::InFlight)
-                } else if self.group.machine.unfinished().contains_key(&txn) {
+                } else if self.checkouts.is_confirming(txn)
+                    || self.group.machine.unfinished().contains_key(&txn)
+                {
                     (txn, Fate::Charged)
                 } else {
                     (txn, Fate::Aborted)
@@ -347,6 +373,7 @@ impl PaymentShard {
     ) -> Vec<(PodId, Option<quorum::Version>)> {
         let mut copies = Vec::new();
         self.orders.follow(self.group.time(), self.group.ballot());
+        self.forget_settled(disk);
         loop {
             self.derive_receipts(disk);
             let Some(output) = self.group.poll() else { break };
@@ -419,10 +446,12 @@ impl PaymentShard {
                 payment::Outcome::Charged { .. }
                 | payment::Outcome::AlreadyPaid { .. }
                 | payment::Outcome::NotPaid
+                | payment::Outcome::Prepared
                 | payment::Outcome::Aborted => unreachable!("outcomes of checkouts only"),
             },
             Waiter::Then(asker, outcome) => self.tell(asker, *outcome, out),
             Waiter::Charge(txn) => self.charge_applied(now, txn, outcome, disk, out),
+            Waiter::Concluded(txn, decision) => self.concluded(now, txn, decision, outcome, disk, out),
             Waiter::Repeat { order, asker, deadline } => match outcome {
                 payment::Outcome::AlreadyPaid { total } => {
                     let answer = Answer::CheckedOut { order: order.order, total_cost: total };
@@ -434,6 +463,7 @@ impl PaymentShard {
                 | payment::Outcome::Refused(_)
                 | payment::Outcome::Charged { .. }
                 | payment::Outcome::Aborted
+                | payment::Outcome::Prepared
                 | payment::Outcome::Acknowledged => unreachable!("a repeat finds the charge, or none"),
             },
             Waiter::Find { order, asker } => {

@@ -76,7 +76,7 @@ impl Node {
                 let (watched, epoch) = (Some(stock::BATCHES), disks.epoch(&replicas));
                 let group =
                     Group::new(shard, &config, config.stock, epoch, replicas, Vec::new(), watched, disk, now);
-                stock.insert(no, StockShard::new(no, group));
+                stock.insert(no, StockShard::new(no, group, config.commit));
             }
             let shard = Shard { module: Module::Payment, no };
             let replicas = routes.replicas(shard);
@@ -87,7 +87,7 @@ impl Node {
                 let protocol = config.payment;
                 let group =
                     Group::new(shard, &config, protocol, epoch, replicas, Vec::new(), watched, disk, now);
-                payment.insert(no, PaymentShard::new(no, group, orders, &config));
+                payment.insert(no, PaymentShard::new(no, group, orders, joined, &config));
             }
         }
         // A log that was cut to nothing goes on behind the checkpoints that cover it.
@@ -177,6 +177,9 @@ impl Node {
                 }
             }
         }
+        if up {
+            self.inquire_of(now, peer, disk);
+        }
         let lost = self.ingress.due(now, Span(u64::MAX), |_, to| to == Some(peer));
         self.send_questions(now, lost);
     }
@@ -246,6 +249,9 @@ impl Node {
                     {
                         self.routes.hint(now, shard, leader);
                     }
+                    if self.ingress.is_overtaken(id, &stamp, &tell) {
+                        return;
+                    }
                     let actions = self.with_map(|ingress, map| ingress.told(now, id, tell, map));
                     self.act(now, actions);
                 }
@@ -302,6 +308,21 @@ impl Node {
             Message::Ping { sent, waits } => self.pinged(now, from, sent, waits),
             Message::Pong { sent } => self.ponged(now, from, sent),
             Message::Refilling(refill) => self.heard_refill(from, *refill),
+            Message::Decided { txn } => {
+                if let Some(payment) = self.payment.get_mut(&txn.shard) {
+                    payment.decided(now, txn, disk, out);
+                }
+            }
+            Message::Inquire { payment, txns } => {
+                if let Some(payment) = self.payment.get_mut(&payment) {
+                    payment.inquired(from, &txns, out);
+                }
+            }
+            Message::Outcomes { payment, told } => {
+                if let Some(payment) = self.payment.get_mut(&payment) {
+                    payment.outcomes(now, from, told, disk, out);
+                }
+            }
         }
     }
 

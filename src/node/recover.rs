@@ -29,6 +29,11 @@ impl Node {
                         payment.orders.recover(position, record, disk);
                     }
                 }
+                (Module::Payment, Record::Decided(txn)) => {
+                    if let Some(payment) = self.payment.get_mut(&shard.no) {
+                        payment.recover_decision(position, txn);
+                    }
+                }
                 (Module::Stock, record @ (Record::Paxos(_) | Record::Quorum(_))) => {
                     if let Some(stock) = self.stock.get_mut(&shard.no) {
                         stock.group.recover(position, record);
@@ -43,6 +48,7 @@ impl Node {
                     self.cluster.group.recover(position, record);
                 }
                 (Module::Order, Record::Paxos(_) | Record::Quorum(_))
+                | (Module::Order | Module::Stock | Module::Cluster, Record::Decided(_))
                 | (Module::Stock | Module::Payment | Module::Cluster, Record::Order(_)) => {
                     return Err(LogError::Undecodable { store, position });
                 }

@@ -262,7 +262,10 @@ impl Node {
             | Message::ReadAnswer { .. }
             | Message::Ping { .. }
             | Message::Pong { .. }
-            | Message::Refilling(_) => return,
+            | Message::Refilling(_)
+            | Message::Decided { .. }
+            | Message::Inquire { .. }
+            | Message::Outcomes { .. } => return,
         };
         self.disks.records += records as u64;
         self.disks.bytes += bytes as u64;

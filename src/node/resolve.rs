@@ -119,6 +119,7 @@ impl PaymentShard {
             return;
         }
         self.checkouts.resend_at = now + RESEND_EVERY;
+        self.tick_votes(now, disk, out);
         let steps =
             self.checkouts.coordinator.as_mut().map(|c| c.resend(now, None, false)).unwrap_or_default();
         let before = self.checkouts.reserves.len();
@@ -135,12 +136,18 @@ impl PaymentShard {
                 self.checkouts.active.get(*id).is_some_and(|checkout| {
                     let reserving = matches!(checkout.stage, Stage::Reserving);
                     let charging = matches!(checkout.stage, Stage::Charging);
-                    reserving && checkout.first.1 < now || charging && breaks::is("release-under-charge")
+                    let may = reserving || charging && self.blocking.locks.has_waiting();
+                    may && checkout.first.1 < now || charging && breaks::is("release-under-charge")
                 })
             })
             .map(|(txn, id)| (*txn, id.clone()))
             .collect();
         for (txn, id) in late {
+            let charging = self.checkouts.is_charging(&id);
+            // A vote that waits for its user was not asked for yet; any other may be given at any time.
+            if charging && !self.blocking.locks.withdraw(txn) && !breaks::is("release-under-charge") {
+                continue;
+            }
             if let Some(checkout) = self.checkouts.active.get_mut(&id) {
                 checkout.stage = Stage::GivingBack(Then::Tell(Outcome::Unknown));
                 self.give_back(now, txn, disk, out);

@@ -3,10 +3,11 @@
 use super::copy::META;
 use super::group::Group;
 use super::pod::Node;
-use super::{Held, PeerStatus, ShardStatus, Status};
+use super::{Held, Locks, PeerStatus, ShardStatus, Status};
 use crate::modules::keys;
-use kassa_protocols::ids::Shard;
+use kassa_protocols::ids::{PodId, Shard};
 use kassa_protocols::tables::Disk;
+use std::collections::BTreeSet;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 impl Node {
@@ -31,7 +32,9 @@ impl Node {
             if payment.group.leader().is_none() || (payment.group.is_leading() && !payment.is_serving()) {
                 not_ready.push(leaderless(payment.group.shard()));
             }
-            let open = if payment.group.is_leading() { payment.group.machine.unfinished().len() } else { 0 };
+            let payments = &payment.group.machine;
+            let open = payments.unfinished().len() + payments.prepared().len();
+            let open = if payment.group.is_leading() { open } else { 0 };
             shards.push(shard_status(&payment.group, open as u64));
         }
         if self.pace.lagging().contains(&self.config.me) {
@@ -54,6 +57,7 @@ impl Node {
             checkouts: self.payment.values().map(|payment| payment.checkouts.active() as u64).sum(),
             unfinished: self.payment.values().map(|payment| payment.checkouts.open() as u64).sum(),
             committed: self.payment.values().map(|payment| payment.committed).sum(),
+            locks: self.locks(),
             reads_settled: self.reads_settled,
             disks: self.disk_status(),
         }
@@ -61,6 +65,18 @@ impl Node {
 }
 
 impl Node {
+    fn locks(&self) -> Locks {
+        let led = self.payment.values().filter(|payment| payment.group.is_leading());
+        let waits_for: BTreeSet<PodId> = led.clone().flat_map(|p| p.blocking.doubts.waited_for()).collect();
+        Locks {
+            items: self.stock.values().map(|stock| stock.locked_items() as u64).sum(),
+            users: led.clone().map(|payment| payment.group.machine.prepared().len() as u64).sum(),
+            in_doubt: led.map(|payment| payment.blocking.doubts.len() as u64).sum(),
+            waits_for: waits_for.into_iter().map(|pod| pod.0).collect(),
+            decisions: self.payment.values().map(|payment| payment.blocking.decisions.len() as u64).sum(),
+        }
+    }
+
     /// What this pod holds of the shards that have positions, to be compared with other pods. Between two
     /// rounds only: in the middle of one the disk may not have what memory has let go.
     #[must_use]

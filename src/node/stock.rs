@@ -3,6 +3,7 @@
 #![expect(clippy::too_many_arguments, reason = "a step carries its time, the disk and the outbox besides")]
 
 use super::admission::{Admission, Verdict};
+use super::config::Commit;
 use super::group::{Group, Output};
 use super::message::{Ask, AskId, Fate, Message, Question, Stamp, Tell, Vote};
 use super::outbox::Outbox;
@@ -53,6 +54,8 @@ pub struct StockShard {
     admission: Admission,
     participant: Participant<ItemId, PodId>,
     doubts_at: Time,
+    /// Whether what is set aside is locked: the blocking commit.
+    exclusive: bool,
     /// The newest batch submitted unasked in this term of office.
     following: Incarnation,
     pub(super) batches: KnownBatches,
@@ -60,10 +63,25 @@ pub struct StockShard {
 
 impl StockShard {
     #[must_use]
-    pub fn new(no: ShardNo, group: Group<Stock, Waiter>) -> Self {
+    pub fn new(no: ShardNo, group: Group<Stock, Waiter>, commit: Commit) -> Self {
+        let exclusive = matches!(commit, Commit::Blocking);
         let (admission, participant) = (Admission::default(), Participant::default());
         let (doubts_at, following, batches) = (Time(0), Incarnation(0), None);
-        Self { no, group, admission, participant, doubts_at, following, batches }
+        Self { no, group, admission, participant, doubts_at, exclusive, following, batches }
+    }
+
+    const fn reserve_command(&self, txn: TxnId, lines: Vec<(ItemId, u64)>, watermark: TxnId) -> Command {
+        if self.exclusive {
+            Command::Lock { txn, lines, watermark }
+        } else {
+            Command::Reserve { txn, lines, watermark }
+        }
+    }
+
+    /// Items that a checkout of the blocking commit has locked here.
+    #[must_use]
+    pub fn locked_items(&self) -> usize {
+        if self.exclusive && self.group.is_leading() { self.group.machine.held_lines() } else { 0 }
     }
 
     #[must_use]
@@ -181,8 +199,9 @@ impl StockShard {
         self.participant.raise(watermark);
         // Whoever waits for one of these items comes first, unless the request is hopeless anyway.
         if self.participant.is_wanted(&lines) && !self.group.machine.is_held(txn) {
+            let exclusive = self.exclusive;
             let hopeless = self.group.look(disk, |stock, view| {
-                lines.iter().any(|(item, units)| cover(stock, view, item, *units) == Cover::Never)
+                lines.iter().any(|(item, units)| cover(stock, view, item, *units, exclusive) == Cover::Never)
             });
             if !hopeless {
                 if wait && self.participant.enqueue(txn, lines, from) {
@@ -192,7 +211,7 @@ impl StockShard {
                 return out.post(from, Message::Vote { shard: self.no, txn, vote });
             }
         }
-        let command = Command::Reserve { txn, lines: lines.clone(), watermark };
+        let command = self.reserve_command(txn, lines.clone(), watermark);
         let rejected = self.group.submit(command, Waiter::Reserve { from, txn, lines, wait }, disk).err();
         self.keep(rejected, out);
     }
@@ -273,11 +292,11 @@ impl StockShard {
         if self.participant.waiting() == 0 || !self.group.is_leading() {
             return;
         }
-        let participant = &mut self.participant;
+        let (participant, exclusive) = (&mut self.participant, self.exclusive);
         let mut taken: BTreeMap<ItemId, u64> = BTreeMap::new();
         let turns = self.group.look(disk, |stock, view| {
             participant.turns(|item, units| {
-                let cover = cover(stock, view, item, units);
+                let cover = cover(stock, view, item, units, exclusive);
                 // Two turns of one round share what is there.
                 let before = taken.entry(item.clone()).or_default();
                 *before += units;
@@ -290,7 +309,7 @@ impl StockShard {
         });
         for waiting in turns {
             let watermark = TxnId { ballot: kassa_protocols::ids::Ballot::ZERO, n: 0, ..waiting.txn };
-            let command = Command::Reserve { txn: waiting.txn, lines: waiting.lines.clone(), watermark };
+            let command = self.reserve_command(waiting.txn, waiting.lines.clone(), watermark);
             let waiter = Waiter::Reserve {
                 from: waiting.answer_to,
                 txn: waiting.txn,
@@ -423,9 +442,15 @@ impl StockShard {
     }
 }
 
-fn cover(stock: &Stock, view: &mut kassa_protocols::tables::View<'_>, item: &ItemId, units: u64) -> Cover {
+fn cover(
+    stock: &Stock,
+    view: &mut kassa_protocols::tables::View<'_>,
+    item: &ItemId,
+    units: u64,
+    exclusive: bool,
+) -> Cover {
     match stock.item(view, item) {
-        Some(item) if item.available >= units => Cover::Now,
+        Some(item) if item.covers(units, exclusive) => Cover::Now,
         Some(item) if item.available + item.reserved >= units => Cover::Later,
         Some(_) | None => Cover::Never,
     }

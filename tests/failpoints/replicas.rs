@@ -42,6 +42,7 @@ impl Replica {
             payment: config::Protocol::Paxos,
             stock: config::Protocol::Quorum,
             write_quorum: 2,
+            commit: kassa::node::config::Commit::Reserve,
             timing: config::Timing::default(),
             limits: config::Limits::default(),
             seed: u64::from(pod),

@@ -5,7 +5,7 @@ use crate::adapter::Status;
 use crate::disk::Disk;
 use crate::net::Delay;
 use crate::run::{lead, until};
-use crate::scenario::{Absence, Replication, Scenario, Trouble};
+use crate::scenario::{Absence, Replication, Scenario, Trouble, commit};
 use crate::world::World;
 use kassa_protocols::ids::{Module, Shard, ShardNo};
 use kassa_protocols::tables::Disk as _;
@@ -30,6 +30,7 @@ fn scenario(payment: Replication, stock: Replication) -> Scenario {
         shards: SHARDS,
         payment,
         stock,
+        commit: commit(),
         trouble: Trouble::None,
         clients: 8,
         operations: 8_000,

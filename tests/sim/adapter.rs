@@ -47,6 +47,7 @@ pub fn start(
         payment: protocol(scenario.payment),
         stock: protocol(scenario.stock),
         write_quorum: 2,
+        commit: scenario.commit,
         timing: Timing::default(),
         // Small enough that checkpoints and cuts happen all the time, and copies come in many parts.
         limits: Limits {

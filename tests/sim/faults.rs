@@ -136,7 +136,10 @@ pub fn schedule(scenario: &Scenario, rng: &mut ChaCha8Rng) -> Vec<Fault> {
         .map(|_| {
             let at_us = rng.random_range(100_000..scenario.faults_end_us);
             let longest = (scenario.faults_end_us - at_us).clamp(20_000, 4_000_000);
-            let kind = kind(scenario, &mut rotten, rng);
+            let kind = match kind(scenario, &mut rotten, rng) {
+                Kind::Rot { pod } if !scenario.may_lose_disks() => Kind::FailDisk { pod },
+                kind => kind,
+            };
             Fault { at_us, for_us: rng.random_range(10_000..=longest), kind }
         })
         .collect();
@@ -145,7 +148,7 @@ pub fn schedule(scenario: &Scenario, rng: &mut ChaCha8Rng) -> Vec<Fault> {
         for_us,
         kind: Kind::Kill { pod, power: true },
     }));
-    if !rotten && !faults.is_empty() {
+    if !rotten && !faults.is_empty() && scenario.may_lose_disks() {
         faults.extend(lost_disks(scenario, rng.clone()));
     }
     faults.sort_by_key(|fault| fault.at_us);
@@ -203,6 +206,7 @@ fn kind(scenario: &Scenario, rotten: &mut bool, rng: &mut ChaCha8Rng) -> Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scenario::Commit;
     use rand::SeedableRng;
 
     #[test]
@@ -211,7 +215,7 @@ mod tests {
         let mut lost = 0;
         for seed in 0..300 {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            let scenario = Scenario::of(&mut rng);
+            let scenario = Scenario { commit: Commit::Reserve, ..Scenario::of(&mut rng) };
             let faults = schedule(&scenario, &mut rng);
             assert_eq!(faults.is_empty(), scenario.trouble == Trouble::None);
             let rotten = faults.iter().filter(|fault| matches!(fault.kind, Kind::Rot { .. })).count();

@@ -4,7 +4,7 @@
 use crate::adapter::{self, ClientId, Input, Message, Node, Outcome, Request};
 use crate::disk::Disk;
 use crate::net::Delay;
-use crate::scenario::{Replication, Scenario, Trouble};
+use crate::scenario::{Replication, Scenario, Trouble, commit};
 use crate::world::pod_id;
 use kassa::modules::money::Money;
 use kassa::modules::request::{Answer, ItemId, Op, OrderId, Refusal, UserId};
@@ -36,6 +36,7 @@ impl Steps {
             shards: 1,
             payment: Replication::Paxos,
             stock: Replication::Quorum,
+            commit: commit(),
             trouble: Trouble::None,
             clients: 0,
             operations: 0,

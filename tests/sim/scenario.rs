@@ -2,6 +2,7 @@
 
 use crate::net::Delay;
 use kassa::histories::workload::Plan;
+pub use kassa::node::config::Commit;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
@@ -26,6 +27,7 @@ pub struct Scenario {
     pub shards: u16,
     pub payment: Replication,
     pub stock: Replication,
+    pub commit: Commit,
     pub trouble: Trouble,
     pub clients: usize,
     /// Operations of the whole run, the last reads not counted.
@@ -60,7 +62,22 @@ pub struct Absence {
     pub for_us: u64,
 }
 
+/// The reserving commit, unless `COMMIT=blocking` says otherwise.
+pub fn commit() -> Commit {
+    match std::env::var("COMMIT").as_deref() {
+        Ok("blocking") => Commit::Blocking,
+        Ok("reserve") | Err(_) => Commit::Reserve,
+        Ok(other) => panic!("COMMIT is reserve or blocking, not {other:?}"),
+    }
+}
+
 impl Scenario {
+    /// Whether a disk may be gone for good: in the blocking commit its pod's decisions would be gone with it, and
+    /// what waits for them would wait for ever.
+    pub fn may_lose_disks(&self) -> bool {
+        self.commit == Commit::Reserve
+    }
+
     pub const fn plan(&self) -> Plan {
         Plan {
             clients: self.clients,
@@ -87,6 +104,7 @@ impl Scenario {
             shards: rng.random_range(1..5),
             payment: pick(rng, Replication::Paxos, Replication::Quorum),
             stock: pick(rng, Replication::Quorum, Replication::Paxos),
+            commit: commit(),
             trouble: match rng.random_range(0..10) {
                 0 => Trouble::None,
                 1..=6 => Trouble::Some,

@@ -142,6 +142,21 @@ impl<L: Clone, G, N> Coordinator<L, G, N> {
         (this, actions)
     }
 
+    /// A transaction of an older ballot that may yet be charged, since only the pod that coordinated it knows: it
+    /// holds the watermark until [`Self::charged`], or [`Self::abort`].
+    pub fn inherit(&mut self, txn: TxnId, shards: &[ShardNo]) {
+        assert!(txn.ballot < self.ballot, "a leader's ballot is above all that it inherits");
+        if breaks::is("watermark-passes-doubt") {
+            return;
+        }
+        let leg = || Leg { lines: None, granted: None, sent: None, touched: true };
+        for &shard in shards {
+            self.open.entry(shard).or_default().insert(txn);
+        }
+        let legs = shards.iter().map(|&shard| (shard, leg())).collect();
+        self.txns.insert(txn, Txn { phase: Phase::Deciding, legs });
+    }
+
     #[must_use]
     pub const fn ballot(&self) -> Ballot {
         self.ballot
@@ -163,6 +178,11 @@ impl<L: Clone, G, N> Coordinator<L, G, N> {
             Phase::Deciding => !breaks::is("doubt-aborts-charge"),
             Phase::Releasing { .. } | Phase::Confirming => false,
         })
+    }
+    /// Whether `txn` is decided, and its stock shards are being told.
+    #[must_use]
+    pub fn is_confirming(&self, txn: TxnId) -> bool {
+        self.txns.get(&txn).is_some_and(|t| matches!(t.phase, Phase::Confirming))
     }
     /// The watermark for a stock shard: below it nothing of this payment shard can be charged any more.
     #[must_use]

@@ -117,7 +117,8 @@ pub const KEYS: &[Key] = &[
         "checkout.commit",
         Kind::Choice { of: &["reserve", "blocking"] },
         "",
-        "how checkouts commit: by reservations, or by the textbook two-phase commit (not built yet)",
+        "how checkouts commit: by reservations, which lock nothing; or, for comparison, by the textbook's two-phase \
+         commit, which locks items and users, and waits for a coordinator that is gone; fixed when the cluster forms",
     ),
     count("limits.connections_max", 4_096, (1, 1_000_000), "connections", "of clients"),
     count("limits.requests_max", 8_192, (1, 1_000_000), "requests", "held at a time; more are shed"),

@@ -125,12 +125,6 @@ fn what_does_not_go_together_is_refused() {
         ],
     );
     refused(
-        &and("[checkout]\ncommit = \"blocking\"\n"),
-        &expect![[
-            r#"kassa.toml, line 13: `checkout.commit`: the blocking two-phase commit is not built yet; leave it at "reserve""#
-        ]],
-    );
-    refused(
         &and("[timing]\nelection_ms = 60\n"),
         &expect![
             "kassa.toml, line 13: `timing.election_ms`: it must be at least twice `timing.heartbeat_ms`, or healthy leaders are deposed"

@@ -8,9 +8,12 @@
 //! derived at any time, on every replica. Payments name the order's incarnation and the user's: a batch of
 //! users voids payments without a receipt, what was bought stays bought; a batch of orders leaves nothing.
 
+mod charge;
+mod prepared;
 mod records;
 mod repeats;
 
+pub use prepared::{Prepared, prepared_key};
 pub use records::{OrderPayments, OrderRef, Payment, User, order_of_key, order_payments};
 
 use super::batch::{BatchRecord, Load, insert_and_prune, newest_covering};
@@ -20,9 +23,9 @@ use super::money::Money;
 use super::receipt::Receipt;
 use super::request::{Answer, OrderId, Refusal, UserId};
 use super::stock::{batch_key, txn_from_key, txn_key};
-use kassa_protocols::breaks;
 use kassa_protocols::ids::{Incarnation, OpId, ShardNo, TxnId};
 use kassa_protocols::tables::View;
+use prepared::Votes;
 use records::{KeyAnswer, credit_answer, order_key, user_key};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -32,6 +35,8 @@ const USERS: u8 = b'u';
 pub const ORDERS: u8 = b'o';
 /// The table of the unfinished set.
 pub const UNFINISHED: u8 = b'f';
+/// The table of the blocking commit's yes votes.
+const PREPARED: u8 = b'p';
 const BATCHES: u8 = b'b';
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +92,16 @@ pub enum Command {
     },
     /// Changes and tells nothing: what waits for it knows that its leader still leads.
     Nothing,
+    /// The blocking commit's question whether a `Charge` would be made: a yes is a promise, and a lock.
+    Prepare {
+        key: OpId,
+        order: OrderRef,
+        receipt: Box<Receipt>,
+        total: Option<Money>,
+    },
+    /// And its outcome.
+    Commit(TxnId),
+    Abort(TxnId),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +122,8 @@ pub enum Outcome {
     /// A newer batch than the sender knows covers the order: the pod looks again.
     Overwritten,
     Acknowledged,
+    /// Voted yes.
+    Prepared,
 }
 
 /// The transition function of a payment shard.
@@ -115,6 +132,7 @@ pub struct Payments {
     users: Vec<BatchRecord>,
     orders: Vec<BatchRecord>,
     unfinished: BTreeMap<TxnId, Vec<ShardNo>>,
+    votes: Votes,
 }
 
 impl Payments {
@@ -306,69 +324,6 @@ impl Payments {
         Outcome::Done(Answer::Credit { user: order.user.clone(), credit })
     }
 
-    fn charge(
-        &mut self,
-        context: Context,
-        view: &mut View<'_>,
-        key: OpId,
-        order: &OrderRef,
-        receipt: &Receipt,
-        total: Option<Money>,
-    ) -> Outcome {
-        let mut payments = match self.order(view, order) {
-            Ok(payments) => payments,
-            Err(_) => return Outcome::Aborted,
-        };
-        if let Some(total) = Self::checked_out_of(view, context.time, &payments, order, key) {
-            return Outcome::AlreadyPaid { total };
-        }
-        // A newer leader has been in office since: what it told the stock shards about this one stands.
-        if receipt.txn.ballot < context.lead && !breaks::is("charge-after-lead") {
-            return Outcome::Aborted;
-        }
-        if let Some(paid) = payments.charge().map(|receipt| receipt.total) {
-            return Self::repeat_paid(context, view, key, order, payments, paid);
-        }
-        if payments.closed {
-            return Outcome::Refused(Refusal::OrderNotFound(order.order.clone()));
-        }
-        if receipt.generation != payments.generation() && !breaks::is("generation-ignored") {
-            return Outcome::Aborted;
-        }
-        let Some(mut user) = self.user(view, &order.user) else {
-            return Outcome::Refused(Refusal::UserNotFound(order.user.clone()));
-        };
-        let Some(total) = total else { return Outcome::Refused(Refusal::InsufficientCredit) };
-        if let Some(standing) = payments.standing(user.incarnation) {
-            if standing.amount != total {
-                return Outcome::Refused(Refusal::PaymentMismatch);
-            }
-            standing.receipt = Some(receipt.clone());
-        } else {
-            let Some(credit) = user.credit.checked_sub(total) else {
-                return Outcome::Refused(Refusal::InsufficientCredit);
-            };
-            user.credit = credit;
-            Self::save_user(view, &order.user, &user);
-            payments.payments.push(Payment {
-                amount: total,
-                user_incarnation: user.incarnation,
-                refunded: false,
-                receipt: Some(receipt.clone()),
-            });
-        }
-        payments.remember(context, key, user.incarnation, KeyAnswer::CheckedOut(total));
-        Self::save_order(view, order, &payments);
-        let mut shards: Vec<ShardNo> = receipt.lines.iter().map(|line| line.stock_shard).collect();
-        shards.sort_unstable();
-        shards.dedup();
-        if !shards.is_empty() {
-            view.set(txn_key(UNFINISHED, receipt.txn), encode(&shards));
-            self.unfinished.insert(receipt.txn, shards);
-        }
-        Outcome::Charged { total }
-    }
-
     fn close(&self, context: Context, view: &mut View<'_>, key: OpId, order: &OrderRef) -> Outcome {
         let mut payments = match self.order(view, order) {
             Ok(payments) => payments,
@@ -414,6 +369,7 @@ impl Machine for Payments {
     type Outcome = Outcome;
 
     fn execute(&mut self, context: Context, command: &Command, view: &mut View<'_>) -> Outcome {
+        self.votes.assert_free(command);
         match command {
             Command::CreateUser { user } => self.create(view, user),
             Command::AddFunds { key, user, amount } => self.change(context, view, *key, user, *amount, true),
@@ -440,6 +396,11 @@ impl Machine for Payments {
             },
             Command::Status { order } => self.status(view, order),
             Command::Nothing => Outcome::Acknowledged,
+            Command::Prepare { key, order, receipt, total } => {
+                self.prepare(context, view, *key, order, receipt, *total)
+            }
+            Command::Commit(txn) => self.commit(context, view, *txn),
+            Command::Abort(txn) => self.abort(view, *txn),
         }
     }
 
@@ -451,6 +412,7 @@ impl Machine for Payments {
             .into_iter()
             .map(|(key, stored)| (txn_from_key(&key), decode(&stored)))
             .collect();
+        self.votes.rebuild(view);
     }
 }
 

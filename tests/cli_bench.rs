@@ -79,7 +79,7 @@ async fn stalled(pace: Pace, clients: usize) -> (Tally, Duration) {
 
 #[tokio::test]
 async fn an_open_loop_sees_a_stall_that_a_closed_one_hardly_does() {
-    let (open, still) = stalled(Pace::Open { rate_per_second: 500.0 }, 256).await;
+    let (open, still) = stalled(Pace::Open { rate_per_second: 500.0 }, 16).await;
     let still_us = u64::try_from(still.as_micros()).unwrap();
     let offered = open.offered.unwrap();
     assert!(offered.is_reached(), "{offered:?}");
@@ -89,8 +89,8 @@ async fn an_open_loop_sees_a_stall_that_a_closed_one_hardly_does() {
     let latency = &open.latency_us;
     assert!(latency.value_at_quantile(0.9) > still_us / 2, "{}", latency.value_at_quantile(0.9));
     assert!(latency.value_at_quantile(0.99) > still_us * 3 / 4, "{}", latency.value_at_quantile(0.99));
-    // More than 256 of them were due meanwhile: the others had to wait before they were sent, which counts too.
-    assert!(offered.waited > 0 && offered.late_max > still / 4, "{offered:?}");
+    // Sixteen of them were sent meanwhile: the others had to wait before they were sent, which counts too.
+    assert!(offered.waited > 0 && offered.late_max > still / 2, "{offered:?}");
 
     let (closed, still) = stalled(Pace::Closed, 2).await;
     let still_us = u64::try_from(still.as_micros()).unwrap();
@@ -98,7 +98,7 @@ async fn an_open_loop_sees_a_stall_that_a_closed_one_hardly_does() {
     let latency = &closed.latency_us;
     assert!(closed.committed > 400, "too few answers for two to be less than one in a hundred");
     assert!(latency.max() >= still_us * 9 / 10, "{}", latency.max());
-    assert_eq!(latency.count_between(still_us / 2, still_us * 10), 2);
+    assert!(latency.count_between(still_us / 2, still_us * 10) >= 2);
     assert!(latency.value_at_quantile(0.99) < still_us / 2, "{}", latency.value_at_quantile(0.99));
     for (tally, still) in [(open, still), (closed, still)] {
         assert!(tally.silence > still * 3 / 4, "{:?}", tally.silence);

@@ -61,6 +61,9 @@ Example:
   kassa bench --seconds 60 --json > before.json                then change something, and
   kassa bench --seconds 60 --compare before.json               faster, slower, or nothing that can be told
 
+A comparison knows the noise within both runs, not what changed between them, such as another load on the machine or a
+store that has grown: run old and new in turns, more than once, before you believe a small difference.
+
 With orders from a batch (the default) it overwrites orders, items and users 0, 1, 2, …: use `--orders http`
 where those are worth something. Exit code 1 if the books disagree, or with --fail-if-slower.")]
 pub struct BenchArgs {

@@ -1,5 +1,5 @@
 //! A whole checkout through three nodes in memory: routing, reservation, charge, receipt, confirmation, and
-//! the packing of every log record, on all three replicas. No frame is encoded and no disk waits: what is
+//! the packing of every log record, on all three replicas; for each way of replication. No frame is encoded and no disk waits: what is
 //! left is the CPU time that the pure code takes on all pods together.
 
 use bytes::Bytes;
@@ -16,7 +16,14 @@ use std::ops::Bound;
 use std::time::Duration;
 
 /// Checkouts that are under way together: more of them share rounds, entries and writes.
-const TOGETHER: [u64; 2] = [1, 64];
+const TOGETHER: [u64; 4] = [1, 16, 64, 256];
+/// Name, payment, stock, replicas that must accept a write on read/write quorums.
+const WAYS: [(&str, Protocol, Protocol, usize); 4] = [
+    ("payment-paxos-stock-quorum", Protocol::Paxos, Protocol::Quorum, 2),
+    ("payment-paxos-stock-write-all", Protocol::Paxos, Protocol::Quorum, 3),
+    ("payment-paxos-stock-paxos", Protocol::Paxos, Protocol::Paxos, 2),
+    ("payment-quorum-stock-quorum", Protocol::Quorum, Protocol::Quorum, 2),
+];
 const PODS: [PodId; 3] = [PodId(0), PodId(1), PodId(2)];
 const ITEMS: u64 = 1_000;
 const USERS: u64 = 1_000;
@@ -79,11 +86,11 @@ struct Cluster {
 
 impl Cluster {
     /// Three pods that lead all of their shards, and a loaded shop in which no checkout is refused.
-    fn start() -> Self {
+    fn start(config: impl Fn(PodId) -> Config) -> Self {
         let now = Time(1_000_000);
         let mut cluster = Self {
             now,
-            pods: PODS.map(|me| Pod::start(me, now)).into(),
+            pods: PODS.map(|me| Pod::start(config(me), now)).into(),
             asked: 0,
             next_order: 0,
             answers: Vec::new(),
@@ -178,22 +185,7 @@ impl Cluster {
 }
 
 impl Pod {
-    fn start(me: PodId, now: Time) -> Self {
-        let config = Config {
-            me,
-            pods: PODS.to_vec(),
-            disks: BTreeMap::new(),
-            replaced: BTreeMap::new(),
-            shards: 24,
-            replicas: 3,
-            payment: Protocol::Paxos,
-            stock: Protocol::Quorum,
-            write_quorum: 2,
-            commit: kassa::node::config::Commit::Reserve,
-            timing: Timing::default(),
-            limits: Limits::default(),
-            seed: u64::from(me.0),
-        };
+    fn start(config: Config, now: Time) -> Self {
         let disk = Disk::default();
         let mut node = Node::new(config, &disk, now);
         node.recovered(now, &disk);
@@ -202,23 +194,42 @@ impl Pod {
 }
 
 fn checkouts(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("node/checkout");
-    for together in TOGETHER {
-        let mut cluster = Cluster::start();
-        group.throughput(Throughput::Elements(together));
-        group.bench_function(BenchmarkId::from_parameter(together), |bencher| {
-            bencher.iter(|| cluster.check_out(together));
-        });
+    for (name, payment, stock, write_quorum) in WAYS {
+        let config = |me: PodId| Config {
+            me,
+            pods: PODS.to_vec(),
+            disks: BTreeMap::new(),
+            replaced: BTreeMap::new(),
+            shards: 24,
+            replicas: 3,
+            payment_pods: 3,
+            stock_pods: 3,
+            payment,
+            stock,
+            write_quorum,
+            commit: kassa::node::config::Commit::Reserve,
+            timing: Timing::default(),
+            limits: Limits::default(),
+            seed: u64::from(me.0),
+        };
+        let mut group = criterion.benchmark_group(format!("node/checkout/{name}"));
+        for together in TOGETHER {
+            let mut cluster = Cluster::start(config);
+            group.throughput(Throughput::Elements(together));
+            group.bench_function(BenchmarkId::from_parameter(together), |bencher| {
+                bencher.iter(|| cluster.check_out(together));
+            });
+        }
+        group.finish();
     }
-    group.finish();
 }
 
 criterion_group! {
     name = benches;
     config = Criterion::default()
-        .sample_size(20)
+        .sample_size(10)
         .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(4));
+        .measurement_time(Duration::from_secs(2));
     targets = checkouts
 }
 criterion_main!(benches);

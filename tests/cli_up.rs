@@ -276,6 +276,12 @@ fn wrong_use_is_told() {
 
     let (code, _) = refused(&mut up(&data, ports(5), &["--pods", "0"]));
     assert_eq!(code, Some(2));
+    let (code, error) = refused(&mut up(&data, ports(5), &["--pods", "5", "--payment-pods", "2"]));
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("--payment-pods: 2 of 5 pods: at least 3"), "{error}");
+    let (code, error) = refused(&mut up(&data, ports(5), &["--stock-pods", "4"]));
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("--stock-pods: 4 of 3 pods"), "{error}");
     let (code, error) = refused(kassa().args(["status", "--url", "http://127.0.0.1:9"]));
     assert_eq!(code, Some(3), "{error}");
     for command in ["verify", "bench"] {

@@ -6,6 +6,7 @@
 //! its even share, rounded up. The first pod of a set is the one that prefers to lead.
 
 use crate::ids::{PodId, ShardNo};
+use std::collections::BTreeMap;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// Changes when a key would hash to another shard; part of the handshake between pods.
@@ -65,9 +66,39 @@ pub fn place(pods: &[PodId], shards: u16, replicas: usize) -> Vec<Vec<PodId>> {
         .collect()
 }
 
+/// Where two modules lie: the first on the first `first_pods` of the pods, the second on the last `second_pods`,
+/// so that they share as few as can be. Each shard of the second prefers to be led by that pod of its set which
+/// leads the least of both.
+#[must_use]
+pub fn place_two(
+    pods: &[PodId],
+    shards: u16,
+    replicas: usize,
+    first_pods: usize,
+    second_pods: usize,
+) -> (Vec<Vec<PodId>>, Vec<Vec<PodId>>) {
+    let mut pods: Vec<PodId> = pods.to_vec();
+    pods.sort_unstable();
+    pods.dedup();
+    let first = place(&pods[..first_pods.min(pods.len())], shards, replicas);
+    let mut second = place(&pods[pods.len().saturating_sub(second_pods)..], shards, replicas);
+    let mut led: BTreeMap<PodId, usize> = BTreeMap::new();
+    for leader in first.iter().filter_map(|set| set.first()) {
+        *led.entry(*leader).or_default() += 1;
+    }
+    for set in &mut second {
+        let leads = |pod: &PodId| led.get(pod).copied().unwrap_or_default();
+        let Some(leader) = (0..set.len()).min_by_key(|&i| leads(&set[i])) else { continue };
+        *led.entry(set[leader]).or_default() += 1;
+        set.rotate_left(leader);
+    }
+    (first, second)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use expect_test::expect;
     use proptest::prelude::*;
 
     proptest! {
@@ -97,6 +128,31 @@ mod tests {
         for pod in 0..3 {
             assert_eq!(placed.iter().filter(|set| set[0] == PodId(pod)).count(), 8);
         }
+    }
+
+    /// By pod: shards held and led of the first module, then of the second.
+    fn loads(pods: u8, first_pods: usize, second_pods: usize) -> Vec<[usize; 4]> {
+        let all: Vec<PodId> = (0..pods).map(PodId).collect();
+        let (first, second) = place_two(&all, 24, 3, first_pods, second_pods);
+        let held = |sets: &[Vec<PodId>], pod: &PodId| sets.iter().filter(|set| set.contains(pod)).count();
+        let led = |sets: &[Vec<PodId>], pod: &PodId| sets.iter().filter(|set| set[0] == *pod).count();
+        all.iter()
+            .map(|pod| [held(&first, pod), led(&first, pod), held(&second, pod), led(&second, pod)])
+            .collect()
+    }
+
+    #[test]
+    fn two_modules_share_few_pods_and_are_led_evenly() {
+        expect!["[[24, 8, 24, 8], [24, 8, 24, 8], [24, 8, 24, 8]]"]
+            .assert_eq(&format!("{:?}", loads(3, 3, 3)));
+        expect!["[[14, 5, 14, 5], [15, 5, 15, 4], [15, 5, 15, 4], [13, 4, 13, 6], [15, 5, 15, 5]]"]
+            .assert_eq(&format!("{:?}", loads(5, 5, 5)));
+        expect!["[[24, 8, 14, 2], [24, 8, 15, 1], [24, 8, 15, 2], [0, 0, 13, 9], [0, 0, 15, 10]]"]
+            .assert_eq(&format!("{:?}", loads(5, 3, 5)));
+        expect!["[[24, 8, 0, 0], [24, 8, 0, 0], [24, 8, 24, 3], [0, 0, 24, 11], [0, 0, 24, 10]]"]
+            .assert_eq(&format!("{:?}", loads(5, 3, 3)));
+        expect!["[[24, 8, 0, 0], [24, 8, 0, 0], [24, 8, 0, 0], [0, 0, 24, 8], [0, 0, 24, 8], [0, 0, 24, 8]]"]
+            .assert_eq(&format!("{:?}", loads(6, 3, 3)));
     }
 
     #[test]

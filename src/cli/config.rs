@@ -37,6 +37,9 @@ pub struct Config {
     pub fabric: SocketAddr,
     pub data: PathBuf,
     pub write_quorum: u64,
+    /// How many pods hold payment with orders, and stock.
+    pub payment_pods: usize,
+    pub stock_pods: usize,
     values: BTreeMap<&'static str, Value>,
 }
 
@@ -138,7 +141,7 @@ pub fn print() -> String {
         let bounds = match &key.kind {
             Kind::Number { min, max, .. } => format!(" ({min} to {max})"),
             Kind::Choice { of } => format!(" ({})", of.join(" or ")),
-            Kind::Address { .. } | Kind::Path | Kind::Quorum { .. } | Kind::Peers => String::new(),
+            Kind::Address { .. } | Kind::Path | Kind::OrAll { .. } | Kind::Peers => String::new(),
         };
         let _ = writeln!(text, "# {unit}{}{bounds}", key.meaning);
         let _ = match (&key.kind, default(key)) {
@@ -207,6 +210,7 @@ impl Found {
     }
 
     fn check(mut self) -> Result<Config, ConfigError> {
+        let majority = !self.values.contains_key("stock.write_quorum");
         for key in KEYS {
             if !self.values.contains_key(key.path)
                 && let Some(value) = default(key)
@@ -237,16 +241,28 @@ impl Found {
             let what = format!("{replicas} replicas need as many pods, and `peers` has {}", peers.len());
             return Err(refuse(&self, "cluster.replicas", what));
         }
-        let write_quorum = match &self.values["stock.write_quorum"].0 {
-            Value::Number(write_quorum) => *write_quorum,
-            Value::Text(_) | Value::Peers(_) => replicas,
+        let or_all = |path: &str, all: u64| match &self.values[path].0 {
+            Value::Number(number) => *number,
+            Value::Text(_) | Value::Peers(_) => all,
         };
+        let write_quorum = if majority { replicas / 2 + 1 } else { or_all("stock.write_quorum", replicas) };
         if write_quorum > replicas || write_quorum * 2 <= replicas {
             let what = format!(
                 "{write_quorum} of {replicas} replicas: it must be more than half of them, and at most all"
             );
             return Err(refuse(&self, "stock.write_quorum", what));
         }
+        let all = peers.len() as u64;
+        let pods = ["payment.pods", "stock.pods"].map(|path| (path, or_all(path, all)));
+        if let Some((path, pods)) = pods.into_iter().find(|(_, pods)| *pods < replicas || *pods > all) {
+            let what = format!(
+                "{pods} of {all} pods: at least {replicas} must hold the module, as many as `cluster.replicas`, \
+                 and at most all"
+            );
+            return Err(refuse(&self, path, what));
+        }
+        let [payment_pods, stock_pods] =
+            pods.map(|(_, pods)| usize::try_from(pods).expect("at most all pods"));
         if number("timing.election_ms") < 2 * number("timing.heartbeat_ms") {
             let what = "it must be at least twice `timing.heartbeat_ms`, or healthy leaders are deposed";
             return Err(refuse(&self, "timing.election_ms", what.to_owned()));
@@ -265,7 +281,7 @@ impl Found {
         let Value::Text(data) = &self.values["data"].0 else { unreachable!("kept as text") };
         let data = PathBuf::from(data);
         let values = self.values.into_iter().map(|(path, (value, _))| (path, value)).collect();
-        Ok(Config { pod, peers, http, fabric, data, write_quorum, values })
+        Ok(Config { pod, peers, http, fabric, data, write_quorum, payment_pods, stock_pods, values })
     }
 }
 
@@ -288,7 +304,7 @@ fn default(key: &Key) -> Option<Value> {
         Kind::Number { default, .. } => default.map(Value::Number),
         Kind::Address { default } => Some(Value::Text((*default).to_owned())),
         Kind::Choice { of } => of.first().map(|first| Value::Text((*first).to_owned())),
-        Kind::Quorum { default } => Some(Value::Number(*default)),
+        Kind::OrAll { default } => Some(default.map_or_else(|| Value::Text("all".to_owned()), Value::Number)),
         Kind::Path | Kind::Peers => None,
     }
 }
@@ -311,10 +327,10 @@ fn parse(key: &Key, text: &str) -> Result<Value, String> {
         Kind::Path => Ok(Value::Text(text.to_owned())),
         Kind::Choice { of } if of.contains(&text) => Ok(Value::Text(text.to_owned())),
         Kind::Choice { of } => Err(format!("{text:?} is not one of {}", of.join(", "))),
-        Kind::Quorum { .. } if text == "all" => Ok(Value::Text(text.to_owned())),
-        Kind::Quorum { .. } => match text.parse() {
+        Kind::OrAll { .. } if text == "all" => Ok(Value::Text(text.to_owned())),
+        Kind::OrAll { .. } => match text.parse() {
             Ok(number) => Ok(Value::Number(number)),
-            Err(_) => Err(format!("{text:?} is neither a number of replicas nor \"all\"")),
+            Err(_) => Err(format!("{text:?} is neither a number of {} nor \"all\"", key.unit)),
         },
         Kind::Peers => {
             let mut peers = BTreeMap::new();
@@ -348,12 +364,12 @@ fn add_peer(peers: &mut BTreeMap<PodId, String>, pod: &str, address: &str) -> Re
 /// A value as the file gives it.
 fn from_toml(key: &Key, value: &Spanned<DeValue<'_>>) -> Result<Value, String> {
     match (&key.kind, value.get_ref()) {
-        (Kind::Number { .. } | Kind::Quorum { .. }, DeValue::Integer(integer)) if integer.radix() == 10 => {
+        (Kind::Number { .. } | Kind::OrAll { .. }, DeValue::Integer(integer)) if integer.radix() == 10 => {
             parse(key, integer.as_str())
         }
         (Kind::Number { .. }, other) => Err(format!("a {} is no whole number", other.type_str())),
         (
-            Kind::Address { .. } | Kind::Path | Kind::Choice { .. } | Kind::Quorum { .. } | Kind::Peers,
+            Kind::Address { .. } | Kind::Path | Kind::Choice { .. } | Kind::OrAll { .. } | Kind::Peers,
             DeValue::String(text),
         ) => parse(key, text),
         (Kind::Peers, DeValue::Array(entries)) => {
@@ -372,7 +388,7 @@ fn from_toml(key: &Key, value: &Spanned<DeValue<'_>>) -> Result<Value, String> {
             Ok(Value::Peers(peers))
         }
         (Kind::Peers, _) => Err(ENTRY.to_owned()),
-        (Kind::Quorum { .. }, _) => Err("neither a number of replicas nor \"all\"".to_owned()),
+        (Kind::OrAll { .. }, _) => Err(format!("neither a number of {} nor \"all\"", key.unit)),
         (Kind::Address { .. } | Kind::Path | Kind::Choice { .. }, other) => {
             Err(format!("a {} is no text", other.type_str()))
         }

@@ -13,6 +13,7 @@ mod crowd;
 pub mod fail;
 mod faults;
 pub mod http;
+mod loss;
 pub mod machine;
 pub mod noop;
 pub mod page;

@@ -5,11 +5,13 @@
 //! has not; only then do links and shards begin. Clients are answered from the start: until the loop
 //! runs they are told that nothing was done, and health checks say why.
 
+mod terms;
+
 use super::config::{self, Config, Sources};
 use super::fail::{self, Exit};
-use super::{faults, parent, print};
+use super::{faults, loss, parent, print};
 use crate::fabric::formation::{Forming, form};
-use crate::fabric::hello::{Hello, Refusal, Terms};
+use crate::fabric::hello::{Hello, Refusal};
 use crate::fabric::identity::{Formed, Identity, IdentityError};
 use crate::fabric::{self, Timing};
 use crate::failpoint;
@@ -24,7 +26,6 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use crossbeam_channel::Receiver;
 use kassa_protocols::ids::PodId;
-use kassa_protocols::placement::HASH_VERSION;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use std::collections::BTreeMap;
@@ -47,10 +48,6 @@ const STOP_MAX: Duration = Duration::from_millis(4_800);
 const BACKLOG: u32 = 4_096;
 /// Of the storage engine only what goes wrong: it tells why a write in the background failed.
 const LOG_DEFAULT: &str = "info,fjall=error,lsm_tree=error";
-/// The settings that cannot change once a cluster has formed.
-const FIXED: [&str; 5] =
-    ["cluster.shards", "cluster.replicas", "payment.protocol", "stock.protocol", "checkout.commit"];
-
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Example:
@@ -119,6 +116,9 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<Exit> {
     let config = read_config(args)?;
     start_log(args.log_format)?;
     raise_open_files();
+    if let Some(warning) = loss::warning(config.number("cluster.replicas")) {
+        warn!("{warning}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.count("limits.io_threads"))
         .thread_name("kassa-io")
@@ -230,7 +230,7 @@ async fn begin(
         .await
         .context("the pod's directory could not be opened")??;
     failpoint::hit("start.opened");
-    let terms = terms(&config);
+    let terms = terms::of(&config);
     let peers: BTreeMap<PodId, String> =
         config.peers.iter().filter(|(peer, _)| **peer != config.pod).map(|(k, v)| (*k, v.clone())).collect();
     let hello = Hello {
@@ -303,8 +303,9 @@ impl Pod {
             }
         })?;
         std::fs::write(data.join("pid"), format!("{}\n", std::process::id())).map_err(io)?;
-        let identity =
-            Identity::load(data, config.pod, &directories(data), &fixed(config)).map_err(identity_failure)?;
+        let (fixed, before) = (terms::fixed(config), terms::before_fixed(config));
+        let identity = Identity::load(data, config.pod, &directories(data), &fixed, &before)
+            .map_err(identity_failure)?;
         if let Some(formed) = &identity.formed
             && !formed.disks.keys().eq(config.peers.keys())
         {
@@ -386,22 +387,6 @@ async fn told(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// What must be the same on disk and in the configuration, once a cluster has formed.
-fn fixed(config: &Config) -> Terms {
-    let keys = FIXED.iter().map(|&key| (key.to_owned(), config.shown(key)));
-    Terms::new(keys.chain([("hash version".to_owned(), HASH_VERSION.to_string())]).collect())
-}
-
-/// What must be the same on all pods.
-fn terms(config: &Config) -> Terms {
-    let fixed = fixed(config);
-    let mut terms: Vec<(String, String)> =
-        fixed.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-    terms.push(("stock.write_quorum".to_owned(), config.write_quorum.to_string()));
-    terms.push(("peers".to_owned(), config.shown("peers")));
-    Terms::new(terms)
-}
-
 fn node_config(config: &Config, formed: &Formed) -> node::Config {
     let protocol = |key: &str| node::config::Protocol::named(config.text(key)).expect("read as one of them");
     let interval = |key: &str| span(config.duration(key));
@@ -412,6 +397,8 @@ fn node_config(config: &Config, formed: &Formed) -> node::Config {
         replaced: formed.replaced.clone(),
         shards: u16::try_from(config.number("cluster.shards")).expect("bounded far below this"),
         replicas: config.count("cluster.replicas"),
+        payment_pods: config.payment_pods,
+        stock_pods: config.stock_pods,
         payment: protocol("payment.protocol"),
         stock: protocol("stock.protocol"),
         write_quorum: usize::try_from(config.write_quorum).expect("at most the replicas"),
@@ -462,7 +449,7 @@ fn api_limits(config: &Config) -> api::Limits {
 mod tests {
     use super::*;
 
-    fn config(flags: &[(&str, &str)]) -> Config {
+    pub(super) fn config(flags: &[(&str, &str)]) -> Config {
         let least = [("pod", "0"), ("data", "/tmp/x"), ("peers", "0=h:1,1=h:2,2=h:3")];
         let flags = least.iter().chain(flags).map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
         Config::read(&Sources { flags, ..Sources::default() }).unwrap()
@@ -477,23 +464,5 @@ mod tests {
         let api = api_limits(&config);
         assert_eq!(api, api::Limits { requests_in_flight_max: 8_192, ..api::Limits::default() });
         assert!(fabric_timing(&config).dial_min < fabric_timing(&config).dial_max);
-    }
-
-    #[test]
-    fn the_pods_compare_what_must_be_the_same() {
-        let ours = terms(&config(&[]));
-        for different in [
-            ("stock.write_quorum", "3"),
-            ("stock.protocol", "paxos"),
-            ("cluster.shards", "12"),
-            ("checkout.commit", "blocking"),
-            ("peers", "0=h:1,1=h:2,3=h:3"),
-        ] {
-            assert!(ours.check(&terms(&config(&[different]))).is_err(), "{different:?}");
-        }
-        // Three of three is all of them, however it is written.
-        let all = terms(&config(&[("stock.write_quorum", "all")]));
-        assert_eq!(all, terms(&config(&[("stock.write_quorum", "3")])));
-        assert_eq!(ours, terms(&config(&[("http", "127.0.0.1:1"), ("timing.election_ms", "900")])));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::fail::{self, Exit};
 use super::http::{Connection, Target};
-use super::{place, print};
+use super::{loss, place, print};
 use crate::node::{ShardStatus, Status};
 use anyhow::Context;
 use clap::Args;
@@ -37,10 +37,31 @@ pub struct StatusArgs {
 #[derive(Debug, Serialize)]
 struct Seen {
     url: String,
+    /// By module: how many shards it holds and leads.
+    holds: BTreeMap<&'static str, Holds>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<Status>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+}
+
+/// What one pod has of a module.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+struct Holds {
+    shards: usize,
+    leads: usize,
+}
+
+/// The modules that may lie on some pods and not on others; orders lie where payment does.
+const MODULES: [&str; 2] = ["payment", "stock"];
+
+fn holds(status: &Status) -> BTreeMap<&'static str, Holds> {
+    let of = |module| {
+        let held = status.shards.iter().filter(|shard| shard.module == module);
+        let leads = held.clone().filter(|shard| shard.leader == Some(status.pod)).count();
+        (module, Holds { shards: held.count(), leads })
+    };
+    MODULES.map(of).into()
 }
 
 /// Asks and shows.
@@ -83,6 +104,9 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<Exit> {
         print::line(&line);
     }
     let shards = newest(&seen);
+    if let Some(warning) = copies(&shards).and_then(loss::warning) {
+        print::line(warning);
+    }
     print::line(&if args.shards { all(&shards) } else { summary(&shards) });
     Ok(Exit::Done)
 }
@@ -101,7 +125,8 @@ async fn ask(target: Target) -> Seen {
         Ok(status) => (Some(status), None),
         Err(error) => (None, Some(error)),
     };
-    Seen { url: target.url(), status, error }
+    let holds = status.as_ref().map(holds).unwrap_or_default();
+    Seen { url: target.url(), holds, status, error }
 }
 
 fn table(header: &[&str]) -> Table {
@@ -112,9 +137,14 @@ fn table(header: &[&str]) -> Table {
 }
 
 fn pods(seen: &[Seen]) -> String {
-    let mut table =
-        table(&["pod", "url", "state", "peers up", "requests", "checkouts", "unfinished", "committed"]);
+    let header = ["pod", "url", "state", "peers up", "payment", "stock"];
+    let counts = ["requests", "checkouts", "unfinished", "committed"];
+    let mut table = table(&[header.as_slice(), &counts].concat());
     for pod in seen {
+        let [payment, stock] = MODULES.map(|module| match pod.holds.get(module) {
+            Some(Holds { shards: 0, .. }) | None => "-".to_owned(),
+            Some(Holds { shards, leads }) => format!("{shards}, leads {leads}"),
+        });
         match &pod.status {
             Some(status) => {
                 let up = status.peers.iter().filter(|peer| peer.up).count();
@@ -126,6 +156,8 @@ fn pods(seen: &[Seen]) -> String {
                         .first()
                         .map_or_else(|| "ready".to_owned(), |why| format!("not ready: {why}")),
                     format!("{up} of {}", status.peers.len()),
+                    payment,
+                    stock,
                     status.requests.to_string(),
                     status.checkouts.to_string(),
                     status.unfinished.to_string(),
@@ -204,6 +236,12 @@ fn newest(seen: &[Seen]) -> BTreeMap<(String, u16), Shard> {
     shards
 }
 
+/// How many copies there are of the shard that has the fewest.
+fn copies(shards: &BTreeMap<(String, u16), Shard>) -> Option<u64> {
+    let of_modules = shards.iter().filter(|((module, _), _)| MODULES.contains(&module.as_str()));
+    of_modules.map(|(_, shard)| shard.newest.replicas.len() as u64).min()
+}
+
 impl Shard {
     const fn lag(&self) -> u64 {
         self.newest.committed.saturating_sub(self.behind)
@@ -272,7 +310,7 @@ mod tests {
 
     fn seen(shards: Vec<ShardStatus>) -> Seen {
         let status = Status { shards, ..Status::default() };
-        Seen { url: "http://x".into(), status: Some(status), error: None }
+        Seen { url: "http://x".into(), holds: holds(&status), status: Some(status), error: None }
     }
 
     #[test]
@@ -283,5 +321,15 @@ mod tests {
         assert_eq!((shard.lag(), shard.newest.leader, shard.newest.open), (5, Some(2), 2));
         assert!(summary(&shards).contains("2:1"), "{}", summary(&shards));
         assert!(all(&shards).contains("1.2.0"));
+        assert_eq!(copies(&shards), Some(3));
+    }
+
+    #[test]
+    fn who_holds_what_is_shown() {
+        let pod = seen(vec![shard(7, 9, None), shard(7, 9, Some(0))]);
+        assert_eq!(pod.holds["stock"], Holds { shards: 2, leads: 1 });
+        assert_eq!(pod.holds["payment"], Holds::default());
+        let table = pods(&[pod]);
+        assert!(table.contains("2, leads 1") && table.contains(" - "), "{table}");
     }
 }

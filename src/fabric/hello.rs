@@ -72,6 +72,14 @@ impl Terms {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
+    /// These, and those of `others` that are not among them.
+    #[must_use]
+    pub fn or(&self, others: &Self) -> Self {
+        let lacks = |name: &str| self.0.iter().all(|(known, _)| known != name);
+        let more = others.0.iter().filter(|(name, _)| lacks(name));
+        Self::new(self.0.iter().chain(more).cloned().collect())
+    }
+
     /// That `theirs` are the same.
     ///
     /// # Errors

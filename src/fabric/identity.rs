@@ -114,7 +114,8 @@ impl Formed {
 impl Identity {
     /// Reads the identity of `pod` in `directory`, or, in a directory that was never used, draws a
     /// disk id and persists it. `modules` are the directories of the pod's stores, `fixed` the settings
-    /// that cannot change once the pod belongs to a cluster.
+    /// that cannot change once the pod belongs to a cluster, `before` those that a file may lack, as they
+    /// were when such files were written.
     ///
     /// # Errors
     /// If the file is damaged, belongs to another pod, or does not go with what the stores hold or with
@@ -124,6 +125,7 @@ impl Identity {
         pod: PodId,
         modules: &[PathBuf],
         fixed: &Terms,
+        before: &Terms,
     ) -> Result<Self, IdentityError> {
         let path = directory.join(FILE);
         let Some(mut identity) = Self::read(directory)? else {
@@ -135,15 +137,16 @@ impl Identity {
         if identity.pod != pod {
             return Err(IdentityError::OtherPod { path, theirs: identity.pod, ours: pod });
         }
-        if identity.formed.is_none() {
-            if identity.fixed != *fixed {
-                identity.fixed = fixed.clone();
-                identity.persist(directory)?;
-            }
-            return Ok(identity);
-        }
-        if let Err(refusal) = fixed.check(&identity.fixed) {
+        let formed = identity.formed.is_some();
+        if formed && let Err(refusal) = fixed.check(&identity.fixed.or(before)) {
             return Err(IdentityError::Fixed { path, refusal });
+        }
+        if identity.fixed != *fixed {
+            identity.fixed = fixed.clone();
+            identity.persist(directory)?;
+        }
+        if !formed {
+            return Ok(identity);
         }
         match modules.iter().find(|module| !holds_data(module)) {
             Some(directory) => Err(IdentityError::DataMissing { directory: directory.clone() }),
@@ -339,7 +342,7 @@ mod tests {
             self.load_with("24")
         }
         fn load_with(&self, shards: &str) -> Result<Identity, IdentityError> {
-            Identity::load(self.directory.path(), PodId(1), &self.modules, &fixed(shards))
+            Identity::load(self.directory.path(), PodId(1), &self.modules, &fixed(shards), &Terms::default())
         }
         fn file(&self) -> PathBuf {
             self.directory.path().join(FILE)
@@ -432,10 +435,27 @@ mod tests {
     }
 
     #[test]
+    fn a_file_from_before_a_setting_was_fixed_has_it_as_it_then_was() {
+        let pod = Pod::new();
+        pod.form();
+        let with = |pods: &str| {
+            let terms = |pods: &str| ("stock.pods".to_owned(), pods.to_owned());
+            let fixed = Terms::new(vec![("cluster.shards".to_owned(), "24".to_owned()), terms(pods)]);
+            let before = Terms::new(vec![terms("3")]);
+            Identity::load(pod.directory.path(), PodId(1), &pod.modules, &fixed, &before)
+        };
+        assert!(with("2").unwrap_err().to_string().contains("stock.pods is 3 there and 2 here"));
+        with("3").unwrap();
+        let text = std::fs::read_to_string(pod.file()).unwrap();
+        assert!(text.contains("\"stock.pods\" = \"3\""), "{text}");
+    }
+
+    #[test]
     fn another_pods_directory_is_refused() {
         let pod = Pod::new();
         pod.form();
-        let loaded = Identity::load(pod.directory.path(), PodId(2), &pod.modules, &fixed("24"));
+        let (path, fixed) = (pod.directory.path(), fixed("24"));
+        let loaded = Identity::load(path, PodId(2), &pod.modules, &fixed, &Terms::default());
         assert!(matches!(loaded, Err(IdentityError::OtherPod { .. })));
     }
 

@@ -61,6 +61,10 @@ pub struct Config {
     pub replaced: BTreeMap<PodId, Replacement>,
     pub shards: u16,
     pub replicas: usize,
+    /// So many of the pods hold payment and orders: the first ones ...
+    pub payment_pods: usize,
+    /// ... and so many hold stock: the last ones.
+    pub stock_pods: usize,
     pub payment: Protocol,
     pub stock: Protocol,
     /// Replicas that must accept a write on read/write quorums.

@@ -445,6 +445,8 @@ mod tests {
             replaced: BTreeMap::new(),
             shards: 24,
             replicas: 3,
+            payment_pods: 3,
+            stock_pods: 3,
             payment: Protocol::Paxos,
             stock: Protocol::Quorum,
             write_quorum: 2,

@@ -61,7 +61,7 @@ impl Node {
         pods.sort_unstable();
         let voters: Vec<PodId> = pods.iter().copied().take(CLUSTER_VOTERS_MAX).collect();
         let learners: Vec<PodId> = pods.iter().copied().skip(CLUSTER_VOTERS_MAX).collect();
-        let routes = Routes::new(me, &pods, config.shards, config.replicas, voters.clone());
+        let routes = Routes::new(&config, voters.clone());
         let disks = Disks::new(&config, disk, now);
         let epoch = disks.epoch(&voters);
         let mut cluster: Group<crate::modules::cluster::Cluster, _> =

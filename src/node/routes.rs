@@ -3,8 +3,9 @@
 //! A pod that holds a replica of a shard knows from its protocol; for others it keeps hints: what it was
 //! told, else the first of the replica set. A wrong hint costs a hop.
 
+use super::config::Config;
 use kassa_protocols::ids::{Module, PodId, Shard};
-use kassa_protocols::placement::place;
+use kassa_protocols::placement::place_two;
 use kassa_protocols::time::{Span, Time};
 use std::collections::BTreeMap;
 
@@ -17,7 +18,8 @@ const HINT_AT_ONE_DOWN: Span = Span::from_millis(500);
 #[derive(Debug)]
 pub struct Routes {
     me: PodId,
-    placement: Vec<Vec<PodId>>,
+    payment: Vec<Vec<PodId>>,
+    stock: Vec<Vec<PodId>>,
     cluster: Vec<PodId>,
     leaders: BTreeMap<Shard, PodId>,
     /// Each with when it was first given.
@@ -28,10 +30,13 @@ pub struct Routes {
 
 impl Routes {
     #[must_use]
-    pub fn new(me: PodId, pods: &[PodId], shards: u16, replicas: usize, cluster: Vec<PodId>) -> Self {
+    pub fn new(config: &Config, cluster: Vec<PodId>) -> Self {
+        let Config { shards, replicas, payment_pods, stock_pods, .. } = *config;
+        let (payment, stock) = place_two(&config.pods, shards, replicas, payment_pods, stock_pods);
         Self {
-            me,
-            placement: place(pods, shards, replicas),
+            me: config.me,
+            payment,
+            stock,
             cluster,
             leaders: BTreeMap::new(),
             hints: BTreeMap::new(),
@@ -44,26 +49,21 @@ impl Routes {
         self.me
     }
 
-    /// The pods that hold the shard, the one that prefers to lead first. Shards of one number have the
-    /// same replica set in all modules; for stock the preference moves on by one, so that a checkout's
-    /// two rounds load different leaders.
+    /// The pods that hold the shard, the one that prefers to lead first. Order and payment shards of one
+    /// number have the same replica set.
     #[must_use]
     pub fn replicas(&self, shard: Shard) -> Vec<PodId> {
         match shard.module {
             Module::Cluster => self.cluster.clone(),
-            Module::Order | Module::Payment => self.placement[usize::from(shard.no.0)].clone(),
-            Module::Stock => {
-                let mut set = self.placement[usize::from(shard.no.0)].clone();
-                set.rotate_left(1);
-                set
-            }
+            Module::Order | Module::Payment => self.payment[usize::from(shard.no.0)].clone(),
+            Module::Stock => self.stock[usize::from(shard.no.0)].clone(),
         }
     }
 
     /// Every set of pods that decides by majority.
     #[must_use]
     pub fn sets(&self) -> Vec<Vec<PodId>> {
-        let mut sets = self.placement.clone();
+        let mut sets: Vec<Vec<PodId>> = self.payment.iter().chain(&self.stock).cloned().collect();
         sets.push(self.cluster.clone());
         for set in &mut sets {
             set.sort_unstable();

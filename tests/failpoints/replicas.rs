@@ -39,6 +39,8 @@ impl Replica {
             replaced: formed.replaced,
             shards: 24,
             replicas: 3,
+            payment_pods: 3,
+            stock_pods: 3,
             payment: config::Protocol::Paxos,
             stock: config::Protocol::Quorum,
             write_quorum: 2,

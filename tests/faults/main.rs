@@ -11,4 +11,5 @@ mod reads;
 mod replace;
 mod rot;
 mod slow;
+mod uneven;
 mod versions;

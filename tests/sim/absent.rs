@@ -5,7 +5,8 @@ use crate::adapter::Status;
 use crate::disk::Disk;
 use crate::net::Delay;
 use crate::run::{lead, until};
-use crate::scenario::{Absence, Replication, Scenario, Trouble, commit};
+use crate::scenario::{Absence, Replication, Scenario, Trouble};
+use crate::setting::commit;
 use crate::world::World;
 use kassa_protocols::ids::{Module, Shard, ShardNo};
 use kassa_protocols::tables::Disk as _;
@@ -27,10 +28,13 @@ const CATCHES_UP_WITHIN_US: u64 = 20_000_000;
 fn scenario(payment: Replication, stock: Replication) -> Scenario {
     Scenario {
         pods: 3,
+        payment_pods: 3,
+        stock_pods: 3,
         shards: SHARDS,
         payment,
         stock,
         commit: commit(),
+        write_all: false,
         trouble: Trouble::None,
         clients: 8,
         operations: 8_000,

@@ -36,6 +36,7 @@ pub fn start(
     disk: &Disk,
     now: Time,
 ) -> Node {
+    let replicas = scenario.replicas();
     let pods = (0..scenario.pods).map(|i| PodId(u8::try_from(i).expect("a handful of pods"))).collect();
     let config = Config {
         me: pod,
@@ -43,10 +44,12 @@ pub fn start(
         disks: first_disks(scenario.pods),
         replaced,
         shards: scenario.shards,
-        replicas: 3,
+        replicas,
+        payment_pods: scenario.payment_pods,
+        stock_pods: scenario.stock_pods,
         payment: protocol(scenario.payment),
         stock: protocol(scenario.stock),
-        write_quorum: 2,
+        write_quorum: if scenario.write_all { replicas } else { replicas / 2 + 1 },
         commit: scenario.commit,
         timing: Timing::default(),
         // Small enough that checkpoints and cuts happen all the time, and copies come in many parts.

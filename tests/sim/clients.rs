@@ -166,7 +166,7 @@ impl World {
         let attempt = ClientId(self.clients.attempts);
         let pods = self.pods.len();
         let draw = self.rng.random_range(0..pods);
-        let another = self.rng.random_range(1..pods);
+        let another = self.rng.random_range(1..pods.max(2));
         let call = self.clients.calls[client].as_mut().expect("a client that sends has a request");
         let record = &mut self.clients.shop.history[call.record];
         record.attempts += 1;

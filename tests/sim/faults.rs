@@ -136,10 +136,7 @@ pub fn schedule(scenario: &Scenario, rng: &mut ChaCha8Rng) -> Vec<Fault> {
         .map(|_| {
             let at_us = rng.random_range(100_000..scenario.faults_end_us);
             let longest = (scenario.faults_end_us - at_us).clamp(20_000, 4_000_000);
-            let kind = match kind(scenario, &mut rotten, rng) {
-                Kind::Rot { pod } if !scenario.may_lose_disks() => Kind::FailDisk { pod },
-                kind => kind,
-            };
+            let kind = kind(scenario, &mut rotten, rng);
             Fault { at_us, for_us: rng.random_range(10_000..=longest), kind }
         })
         .collect();
@@ -172,7 +169,7 @@ fn lost_disks(scenario: &Scenario, mut rng: ChaCha8Rng) -> Vec<Fault> {
 
 fn kind(scenario: &Scenario, rotten: &mut bool, rng: &mut ChaCha8Rng) -> Kind {
     let pod = rng.random_range(0..scenario.pods);
-    let other = (pod + rng.random_range(1..scenario.pods)) % scenario.pods;
+    let other = (pod + rng.random_range(1..scenario.pods.max(2))) % scenario.pods;
     match rng.random_range(0..100) {
         0..18 => Kind::Kill { pod, power: rng.random_bool(0.6) },
         18..36 => {
@@ -194,7 +191,7 @@ fn kind(scenario: &Scenario, rotten: &mut bool, rng: &mut ChaCha8Rng) -> Kind {
         }
         88..93 => Kind::SlowDisk { pod, times: rng.random_range(10..200) },
         93..97 => Kind::FailDisk { pod },
-        _ if !*rotten => {
+        _ if !*rotten && scenario.bears_a_loss() => {
             // One is a minority of any cluster; a second might not be.
             *rotten = true;
             Kind::Rot { pod }

@@ -4,7 +4,8 @@
 use crate::adapter::{self, ClientId, Input, Message, Node, Outcome, Request};
 use crate::disk::Disk;
 use crate::net::Delay;
-use crate::scenario::{Replication, Scenario, Trouble, commit};
+use crate::scenario::{Replication, Scenario, Trouble};
+use crate::setting::commit;
 use crate::world::pod_id;
 use kassa::modules::money::Money;
 use kassa::modules::request::{Answer, ItemId, Op, OrderId, Refusal, UserId};
@@ -33,10 +34,13 @@ impl Steps {
     fn new() -> Self {
         let scenario = Scenario {
             pods: PODS,
+            payment_pods: PODS,
+            stock_pods: PODS,
             shards: 1,
             payment: Replication::Paxos,
             stock: Replication::Quorum,
             commit: commit(),
+            write_all: false,
             trouble: Trouble::None,
             clients: 0,
             operations: 0,

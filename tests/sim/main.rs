@@ -5,7 +5,7 @@
 //! code in one known way and the run passes if some seed notices; `README.md` has the list.
 //!
 //! # Layout
-//! A [`scenario`] is drawn from the seed. The [`world`] is the queue of events in which [`pod`]s (a node,
+//! A [`scenario`] is drawn from the seed, but for what a [`setting`] fixes. The [`world`] is the queue of events in which [`pod`]s (a node,
 //! a [`disk`], a clock), the [`net`], the [`clients`], and the [`faults`] (with [`lost`] disks) take turns. [`run`] leads it from
 //! the first start through the faults to the rest after them. What clients ask, and the books that judge
 //! what they were told, are those of [`kassa::histories`]; [`replicas`] are compared on the way.
@@ -26,4 +26,5 @@ mod replicas;
 mod run;
 mod scenario;
 mod seeds;
+mod setting;
 mod world;

@@ -2,6 +2,7 @@
 
 use crate::pod::State;
 use crate::scenario::Scenario;
+use crate::setting::Setting;
 use crate::world::{Counts, World};
 use kassa::histories::books::{self, Report};
 use rand::SeedableRng;
@@ -24,13 +25,14 @@ pub struct Ran {
     pub virtual_us: u64,
 }
 
-/// Runs one seed.
+/// Runs one seed, of which `setting` fixes a part.
 ///
 /// # Errors
 /// What was found wrong, for people.
-pub fn run(seed: u64, talks: bool) -> Result<Ran, String> {
+pub fn run(seed: u64, setting: &Setting, talks: bool) -> Result<Ran, String> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let scenario = Scenario::of(&mut rng);
+    let mut scenario = Scenario::of(&mut rng);
+    setting.apply(&mut scenario);
     if talks {
         eprintln!("{scenario:#?}");
     }

@@ -6,6 +6,9 @@ pub use kassa::node::config::Commit;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
+/// Copies of each shard, if there are as many pods.
+pub const REPLICAS: usize = 3;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replication {
     Paxos,
@@ -24,10 +27,15 @@ pub enum Trouble {
 #[derive(Clone, Debug)]
 pub struct Scenario {
     pub pods: usize,
+    /// So many of them hold each module.
+    pub payment_pods: usize,
+    pub stock_pods: usize,
     pub shards: u16,
     pub payment: Replication,
     pub stock: Replication,
     pub commit: Commit,
+    /// Whether all replicas must accept a write, where a module runs on read and write quorums.
+    pub write_all: bool,
     pub trouble: Trouble,
     pub clients: usize,
     /// Operations of the whole run, the last reads not counted.
@@ -62,20 +70,11 @@ pub struct Absence {
     pub for_us: u64,
 }
 
-/// The reserving commit, unless `COMMIT=blocking` says otherwise.
-pub fn commit() -> Commit {
-    match std::env::var("COMMIT").as_deref() {
-        Ok("blocking") => Commit::Blocking,
-        Ok("reserve") | Err(_) => Commit::Reserve,
-        Ok(other) => panic!("COMMIT is reserve or blocking, not {other:?}"),
-    }
-}
-
 impl Scenario {
     /// Whether a disk may be gone for good: in the blocking commit its pod's decisions would be gone with it, and
-    /// what waits for them would wait for ever.
+    /// what waits for them would wait for ever; and where there are fewer than three copies nobody has it all.
     pub fn may_lose_disks(&self) -> bool {
-        self.commit == Commit::Reserve
+        self.commit == Commit::Reserve && self.replicas() == REPLICAS
     }
 
     pub const fn plan(&self) -> Plan {
@@ -90,6 +89,15 @@ impl Scenario {
         }
     }
 
+    pub fn replicas(&self) -> usize {
+        REPLICAS.min(self.pods)
+    }
+
+    /// Whether all goes on once a pod is gone for good, and nobody replaces it.
+    pub fn bears_a_loss(&self) -> bool {
+        self.may_lose_disks() && !self.write_all
+    }
+
     pub fn of(rng: &mut ChaCha8Rng) -> Self {
         let pods = if rng.random_ratio(1, 5) { 5 } else { 3 };
         let pick = |rng: &mut ChaCha8Rng, usual, other| if rng.random_ratio(1, 6) { other } else { usual };
@@ -99,12 +107,19 @@ impl Scenario {
             _ => Delay { base_us: 50, jitter_us: 400 },
         };
         let batch = if rng.random_bool(0.5) { rng.random_range(2..8) } else { 0 };
+        // Drawn apart, so that all else is as it would be without.
+        let mut apart = rng.clone();
+        apart.set_stream(2);
+        let mut some = || if apart.random_bool(0.5) { pods } else { apart.random_range(REPLICAS..=pods) };
         Self {
             pods,
+            payment_pods: some(),
+            stock_pods: some(),
             shards: rng.random_range(1..5),
             payment: pick(rng, Replication::Paxos, Replication::Quorum),
             stock: pick(rng, Replication::Quorum, Replication::Paxos),
-            commit: commit(),
+            commit: Commit::Reserve,
+            write_all: apart.random_ratio(1, 12),
             trouble: match rng.random_range(0..10) {
                 0 => Trouble::None,
                 1..=6 => Trouble::Some,

@@ -1,6 +1,7 @@
 //! The driver: many seeds over the machine's cores, and what they found.
 
 use crate::run::{Ran, run};
+use crate::setting::{MATRIX, Setting, settings};
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +11,10 @@ use std::time::{Duration, Instant};
 
 /// Seeds of a plain `cargo test`: about a minute on two cores.
 const SEEDS_DEFAULT: u64 = 60;
+/// And of each configuration, besides.
+const SEEDS_EACH: u64 = 3;
+/// They are others than those above.
+const FIRST_EACH: u64 = 10_000;
 /// Failures after which a run stops, unless `FAILURES` says another number: the rest would say the same.
 const FAILURES_MAX: u64 = 5;
 /// Seeds in which a deliberate break has to be found.
@@ -35,8 +40,8 @@ fn note_panics() {
     });
 }
 
-fn run_caught(seed: u64, talks: bool) -> Result<Ran, String> {
-    catch_unwind(AssertUnwindSafe(|| run(seed, talks))).unwrap_or_else(|_| {
+fn run_caught(seed: u64, setting: &Setting, talks: bool) -> Result<Ran, String> {
+    catch_unwind(AssertUnwindSafe(|| run(seed, setting, talks))).unwrap_or_else(|_| {
         let note = PANIC.with(|note| note.borrow_mut().take());
         Err(note.unwrap_or_else(|| "panicked".to_owned()))
     })
@@ -67,14 +72,12 @@ impl Running {
     }
 
     /// Ends the process if a seed spins, until `done`.
-    fn watch(&self, done: &Receiver<()>) {
+    fn watch(&self, setting: &Setting, done: &Receiver<()>) {
         while done.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
             let running = self.0.lock().expect("no panic under it");
             let spins = running.iter().find(|(_, began)| began.elapsed().as_secs() > SPINS_AFTER_S);
             if let Some((seed, _)) = spins {
-                eprintln!(
-                    "\nseed {seed}: spins\n  again: SEED={seed} TALK=1 cargo test --test sim seeds_hold"
-                );
+                eprintln!("\nseed {seed}: spins\n  again: {}", again(*seed, setting));
                 std::process::exit(101);
             }
         }
@@ -149,17 +152,22 @@ impl Totals {
     }
 
     /// A run that does nothing finds nothing: enough has to have happened.
-    fn assert_enough(&self) {
+    fn assert_enough(&self, setting: &Setting) {
         assert!(self.operations > self.seeds * 100, "hardly an operation");
         assert!(self.charged > self.seeds * 10, "hardly a checkout");
         assert!(self.refused > self.seeds, "hardly a refusal");
         assert!(self.repeats > self.seeds, "hardly a repeat");
         assert!(self.faults > self.seeds, "hardly a fault");
-        assert!(self.copies * 4 > self.seeds, "hardly a copy of a shard");
-        assert!(self.reads_settled > self.seeds * 10, "hardly a read of a quorum");
+        if setting.has_copies() {
+            assert!(self.copies * 4 > self.seeds, "hardly a copy of a shard");
+        }
+        if setting.reads_by_quorum() {
+            assert!(self.reads_settled > self.seeds * 10, "hardly a read of a quorum");
+        }
         assert!(self.sums > self.seeds, "hardly a sum");
-        let lost_disks = crate::scenario::commit() == crate::scenario::Commit::Reserve;
-        assert!(!lost_disks || self.replaced_disks * 40 > self.seeds, "hardly a lost disk");
+        if setting.replaces_disks() {
+            assert!(self.replaced_disks * 40 > self.seeds, "hardly a lost disk");
+        }
         assert!(self.undecided * 20 <= self.histories, "too many histories undecided");
     }
 }
@@ -169,7 +177,7 @@ struct Found {
     what: String,
 }
 
-fn run_seeds(first: u64, count: u64, failures_max: u64) -> (Totals, Vec<Found>) {
+fn run_seeds(setting: &Setting, first: u64, count: u64, failures_max: u64) -> (Totals, Vec<Found>) {
     note_panics();
     let next = AtomicU64::new(first);
     let shared = Mutex::new((Totals::default(), Vec::new()));
@@ -177,7 +185,7 @@ fn run_seeds(first: u64, count: u64, failures_max: u64) -> (Totals, Vec<Found>) 
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         let (working, done) = channel();
-        scope.spawn(|| running.watch(&{ done }));
+        scope.spawn(|| running.watch(setting, &{ done }));
         for _ in 0..threads {
             let working = working.clone();
             let work = || {
@@ -190,7 +198,7 @@ fn run_seeds(first: u64, count: u64, failures_max: u64) -> (Totals, Vec<Found>) 
                         return;
                     }
                     let began = running.begin(seed);
-                    let ran = run_caught(seed, false);
+                    let ran = run_caught(seed, setting, false);
                     running.end(seed);
                     let mut shared = shared.lock().expect("no panic under it");
                     match ran {
@@ -210,17 +218,21 @@ fn run_seeds(first: u64, count: u64, failures_max: u64) -> (Totals, Vec<Found>) 
     (totals, found)
 }
 
-fn complain(found: &[Found]) -> ! {
+fn again(seed: u64, setting: &Setting) -> String {
+    format!("{setting}SEED={seed} TALK=1 cargo test --test sim seeds_hold")
+}
+
+fn complain(found: &[Found], setting: &Setting) -> ! {
     for Found { seed, what } in found {
-        println!("\nseed {seed}: {what}\n  again: SEED={seed} TALK=1 cargo test --test sim seeds_hold");
+        println!("\nseed {seed}: {what}\n  again: {}", again(*seed, setting));
     }
     panic!("{} of the seeds failed, the first is {}", found.len(), found[0].seed);
 }
 
 /// Runs seeds until one notices that the process is broken at the site called `name`.
 #[cfg(feature = "breaks")]
-fn find_break(name: &str, first: u64) {
-    let (totals, found) = run_seeds(first, number("SEEDS").unwrap_or(BREAK_SEEDS_DEFAULT), 1);
+fn find_break(name: &str, setting: &Setting, first: u64) {
+    let (totals, found) = run_seeds(setting, first, number("SEEDS").unwrap_or(BREAK_SEEDS_DEFAULT), 1);
     assert!(kassa_protocols::breaks::met(), "there is no break called {name}, or no seed ever comes to it");
     let Some(Found { seed, what }) = found.first() else {
         panic!("{name} was not noticed in {} seeds", totals.seeds);
@@ -228,40 +240,60 @@ fn find_break(name: &str, first: u64) {
     println!("{name}: noticed after {} seeds, by seed {seed}: {what}", totals.seeds + 1);
 }
 
+fn hold(setting: &Setting, first: u64, count: u64) {
+    let failures = number("FAILURES").unwrap_or(FAILURES_MAX);
+    let (totals, found) = run_seeds(setting, first, count, failures);
+    print!("{setting}");
+    totals.print();
+    if !found.is_empty() {
+        complain(&found, setting);
+    }
+    if totals.seeds >= SEEDS_DEFAULT {
+        totals.assert_enough(setting);
+    }
+}
+
 #[test]
 fn seeds_hold() {
+    let settings = settings();
     if let Some(seed) = number("SEED") {
         note_panics();
         let talks = std::env::var_os("TALK").is_some();
-        let thread = std::thread::Builder::new().name("seed".into());
-        let ran = thread.spawn(move || run_caught(seed, talks)).expect("a thread").join().expect("caught");
-        match ran {
-            Ok(ran) => println!("seed {seed} holds: {ran:?}"),
-            Err(what) => complain(&[Found { seed, what }]),
+        for setting in settings {
+            let thread = std::thread::Builder::new().name("seed".into());
+            let caught = {
+                let setting = setting.clone();
+                move || run_caught(seed, &setting, talks)
+            };
+            match thread.spawn(caught).expect("a thread").join().expect("caught") {
+                Ok(ran) => println!("{setting}seed {seed} holds: {ran:?}"),
+                Err(what) => complain(&[Found { seed, what }], &setting),
+            }
         }
         return;
     }
     let first = number("FIRST").unwrap_or(0);
     #[cfg(feature = "breaks")]
     if let Ok(name) = std::env::var("BREAK") {
-        find_break(&name, first);
+        find_break(&name, &settings[0], first);
         return;
     }
-    let failures = number("FAILURES").unwrap_or(FAILURES_MAX);
-    let (totals, found) = run_seeds(first, number("SEEDS").unwrap_or(SEEDS_DEFAULT), failures);
-    totals.print();
-    if !found.is_empty() {
-        complain(&found);
+    for setting in &settings {
+        hold(setting, first, number("SEEDS").unwrap_or(SEEDS_DEFAULT));
     }
-    if totals.seeds >= SEEDS_DEFAULT {
-        totals.assert_enough();
+}
+
+#[test]
+fn seeds_hold_in_every_configuration() {
+    for (text, first) in MATRIX.iter().zip((FIRST_EACH..).step_by(100)) {
+        hold(&Setting::parse(text), first, SEEDS_EACH);
     }
 }
 
 #[test]
 fn a_seed_replays_to_the_last_event() {
     for seed in [3, 14] {
-        let counts: Vec<_> = (0..2).map(|_| run(seed, false).expect("a seed that holds").counts).collect();
-        assert_eq!(counts[0], counts[1]);
+        let again = || run(seed, &Setting::default(), false).expect("a seed that holds").counts;
+        assert_eq!(again(), again());
     }
 }

@@ -26,9 +26,10 @@ pub enum Kind {
     Choice {
         of: &'static [&'static str],
     },
-    /// A number of replicas, or `all`.
-    Quorum {
-        default: u64,
+    /// A number of the things counted, or `all` of them.
+    OrAll {
+        /// `all` if none.
+        default: Option<u64>,
     },
     /// Pods and their fabric addresses.
     Peers,
@@ -92,13 +93,20 @@ pub const KEYS: &[Key] = &[
         3,
         (1, REPLICAS_MAX),
         "pods a shard",
-        "copies of each shard; fixed when the cluster forms",
+        "copies of each shard, of which a majority must live: one or two bear no loss; fixed when the cluster \
+         forms",
     ),
     key(
         "payment.protocol",
         Kind::Choice { of: PROTOCOLS },
         "",
         "how payment is replicated; fixed when the cluster forms",
+    ),
+    key(
+        "payment.pods",
+        Kind::OrAll { default: None },
+        "pods",
+        "that hold payment, and orders with it: the first ones; fixed when the cluster forms",
     ),
     key(
         "stock.protocol",
@@ -108,10 +116,17 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "stock.write_quorum",
-        Kind::Quorum { default: 2 },
+        Kind::OrAll { default: Some(2) },
         "replicas",
-        "that must accept a write where a module runs on read and write quorums; \"all\": one dead pod \
-         stops it. The read quorum follows",
+        "that must accept a write where a module runs on read and write quorums: more than half of them, \
+         which is the default; \"all\": one dead pod stops it. The read quorum follows. Fixed when the \
+         cluster forms",
+    ),
+    key(
+        "stock.pods",
+        Kind::OrAll { default: None },
+        "pods",
+        "that hold stock: the last ones; fixed when the cluster forms",
     ),
     key(
         "checkout.commit",

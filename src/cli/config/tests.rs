@@ -51,8 +51,9 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
     let config = read(WHOLE, &environment, &[("cluster.shards", "9")]).unwrap();
     assert_eq!(config.http.port(), 1);
     assert_eq!(config.number("cluster.shards"), 9);
-    let alone = [("peers", "0=h:1"), ("pod", "0"), ("cluster.replicas", "1"), ("stock.write_quorum", "1")];
+    let alone = [("peers", "0=h:1"), ("pod", "0"), ("cluster.replicas", "1")];
     let config = read(WHOLE, &[], &alone).unwrap();
+    assert_eq!((config.write_quorum, config.payment_pods, config.stock_pods), (1, 1, 1));
     assert_eq!(config.peers, [(PodId(0), "h:1".to_owned())].into());
 }
 
@@ -124,12 +125,45 @@ fn what_does_not_go_together_is_refused() {
             "kassa.toml, line 13: `stock.write_quorum`: 1 of 3 replicas: it must be more than half of them, and at most all"
         ],
     );
+    let five = |more: &str| {
+        let peers = "peers = \"0=h:1,1=h:2,2=h:3,3=h:4,4=h:5\"\n";
+        format!("pod = 1\ndata = \"/tmp/pod-1\"\n{peers}{more}")
+    };
+    refused(
+        &five("[payment]\npods = 2\n"),
+        &expect![
+            "kassa.toml, line 5: `payment.pods`: 2 of 5 pods: at least 3 must hold the module, as many as `cluster.replicas`, and at most all"
+        ],
+    );
+    refused(
+        &five("[stock]\npods = 6\n"),
+        &expect![
+            "kassa.toml, line 5: `stock.pods`: 6 of 5 pods: at least 3 must hold the module, as many as `cluster.replicas`, and at most all"
+        ],
+    );
+    refused(
+        &five("[stock]\npods = \"most\"\n"),
+        &expect![[r#"kassa.toml, line 5: `stock.pods`: "most" is neither a number of pods nor "all""#]],
+    );
+    refused(
+        &five("[stock]\npods = true\n"),
+        &expect![[r#"kassa.toml, line 5: `stock.pods`: neither a number of pods nor "all""#]],
+    );
     refused(
         &and("[timing]\nelection_ms = 60\n"),
         &expect![
             "kassa.toml, line 13: `timing.election_ms`: it must be at least twice `timing.heartbeat_ms`, or healthy leaders are deposed"
         ],
     );
+}
+
+#[test]
+fn a_module_may_lie_on_some_of_the_pods() {
+    let five = [("peers", "0=h:1,1=h:2,2=h:3,3=h:4,4=h:5")];
+    let config = read(WHOLE, &[("KASSA_PAYMENT_PODS", "3"), ("KASSA_STOCK_PODS", "all")], &five).unwrap();
+    assert_eq!((config.payment_pods, config.stock_pods), (3, 5));
+    let config = read(WHOLE, &[("KASSA_CLUSTER_REPLICAS", "5")], &five).unwrap();
+    assert_eq!((config.payment_pods, config.write_quorum), (5, 3), "a majority, if nothing is said");
 }
 
 #[test]

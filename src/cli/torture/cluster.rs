@@ -213,7 +213,7 @@ impl Cluster {
     /// Starts everything; on a local set, on the main thread.
     #[must_use]
     pub fn start(prepared: Prepared) -> Self {
-        let Prepared { directory, http_ports, pods, front } = prepared;
+        let Prepared { directory, http_ports, pods, front, replicas: _ } = prepared;
         let targets: Vec<Target> = http_ports.iter().map(|&port| Target::local(port)).collect();
         let fronts = front.as_ref().map_or_else(|| targets.clone(), |front| vec![Target::local(front.port)]);
         let (ends, found) = (Ends::default(), Rc::new(Notify::new()));

@@ -124,6 +124,8 @@ impl Order {
     fn up(&self) -> UpArgs {
         UpArgs {
             pods: Some(self.args.pods),
+            payment_pods: None,
+            stock_pods: None,
             http_port: self.args.http_port,
             data: self.args.data.clone(),
             nginx: self.args.nginx,

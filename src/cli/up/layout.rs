@@ -1,7 +1,7 @@
 //! The data directory of a local cluster: whose it is, and what is fixed in it.
 //!
 //! `cluster.toml` marks the directory as made by kassa and keeps what a restart must find again: how many
-//! pods there are and the ports of their fabric. The lock is on the directory itself, so that it goes
+//! pods there are, how many of them hold each module, and the ports of their fabric. The lock is on the directory itself, so that it goes
 //! with the process that held it.
 
 use crate::cli::fail;
@@ -25,7 +25,20 @@ const FABRIC_SEARCH: u16 = 200;
 pub struct Layout {
     format: u32,
     pub pods: u16,
+    /// Not in files of before modules could lie on some of the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payment_pods: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stock_pods: Option<u16>,
     pub fabric_ports: Vec<u16>,
+}
+
+/// How many pods a cluster is to have, and how many of them hold each module, where that is said.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Size {
+    pub pods: Option<u16>,
+    pub payment_pods: Option<u16>,
+    pub stock_pods: Option<u16>,
 }
 
 /// The directory, locked for as long as this lives.
@@ -43,7 +56,7 @@ impl Directory {
     ///
     /// # Errors
     /// Where it is another's, is in use, holds another number of pods, or cannot be read or written.
-    pub fn open(path: &Path, fresh: bool, pods: Option<u16>, http_port: u16) -> anyhow::Result<Self> {
+    pub fn open(path: &Path, fresh: bool, size: Size, http_port: u16) -> anyhow::Result<Self> {
         let shown = path.display();
         std::fs::create_dir_all(path).with_context(|| format!("cannot make the data directory {shown}"))?;
         let path = path.canonicalize().with_context(|| format!("cannot find the data directory {shown}"))?;
@@ -66,11 +79,7 @@ impl Directory {
             clear(&path)?;
         }
         let existed = !empty && !fresh;
-        let layout = if existed {
-            read(&marker, pods)?
-        } else {
-            Layout::new(pods.unwrap_or(PODS_DEFAULT), http_port)?
-        };
+        let layout = if existed { read(&marker, size)? } else { Layout::new(size, http_port)? };
         if !existed {
             let text = toml::to_string(&layout).context("cannot write down the layout")?;
             let text = format!("# Made by `kassa up`; what is fixed for this cluster.\n{text}");
@@ -86,7 +95,8 @@ impl Directory {
 }
 
 impl Layout {
-    fn new(pods: u16, http_port: u16) -> anyhow::Result<Self> {
+    fn new(size: Size, http_port: u16) -> anyhow::Result<Self> {
+        let pods = size.pods.unwrap_or(PODS_DEFAULT);
         let first = u32::from(http_port) + u32::from(FABRIC_OFFSET);
         let fabric_ports: Vec<u16> = (first..first + u32::from(FABRIC_SEARCH))
             .filter_map(|port| u16::try_from(port).ok())
@@ -100,7 +110,8 @@ impl Layout {
             ))
             .into());
         }
-        Ok(Self { format: FORMAT, pods, fabric_ports })
+        let Size { payment_pods, stock_pods, .. } = size;
+        Ok(Self { format: FORMAT, pods, payment_pods, stock_pods, fabric_ports })
     }
 }
 
@@ -109,7 +120,7 @@ impl Layout {
 /// # Errors
 /// Where there is none, or it cannot be read.
 pub fn look(path: &Path) -> anyhow::Result<Layout> {
-    read(&path.join(MARKER), None)
+    read(&path.join(MARKER), Size::default())
 }
 
 /// Whether this machine lets us listen there now.
@@ -133,7 +144,7 @@ pub fn write_whole(file: &Path, text: &str) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}", file.display()))
 }
 
-fn read(marker: &Path, pods: Option<u16>) -> anyhow::Result<Layout> {
+fn read(marker: &Path, size: Size) -> anyhow::Result<Layout> {
     let text =
         std::fs::read_to_string(marker).with_context(|| format!("cannot read {}", marker.display()))?;
     let layout: Layout = toml::from_str(&text)
@@ -143,14 +154,19 @@ fn read(marker: &Path, pods: Option<u16>) -> anyhow::Result<Layout> {
             fail::usage(format!("{} is of a kind that this kassa does not know", marker.display())).into()
         );
     }
-    match pods {
-        Some(pods) if pods != layout.pods => Err(fail::usage(format!(
-            "--pods {pods}: the cluster in {} has {} pods\nleave the flag out, start anew with --fresh, or choose another --data",
+    let has = [
+        ("", size.pods, layout.pods),
+        ("payment on ", size.payment_pods, layout.payment_pods.unwrap_or(layout.pods)),
+        ("stock on ", size.stock_pods, layout.stock_pods.unwrap_or(layout.pods)),
+    ];
+    match has.into_iter().find(|(_, wanted, has)| wanted.is_some_and(|wanted| wanted != *has)) {
+        Some((what, wanted, has)) => Err(fail::usage(format!(
+            "{what}{} pods: the cluster in {} has {what}{has}\nleave that out, start anew with --fresh, or choose another --data",
+            wanted.unwrap_or_default(),
             marker.parent().unwrap_or(marker).display(),
-            layout.pods
         ))
         .into()),
-        Some(_) | None => Ok(layout),
+        None => Ok(layout),
     }
 }
 
@@ -175,14 +191,18 @@ mod tests {
     use super::*;
     use crate::cli::fail::{Exit, exit_of};
 
+    fn pods(pods: u16) -> Size {
+        Size { pods: Some(pods), ..Size::default() }
+    }
+
     #[test]
     fn a_directory_continues_where_it_ended() {
         let dir = tempfile::tempdir().expect("a directory");
-        let first = Directory::open(dir.path(), false, Some(2), 20_000).expect("empty is fine");
+        let first = Directory::open(dir.path(), false, pods(2), 20_000).expect("empty is fine");
         assert!(!first.existed);
         let layout = first.layout.clone();
         drop(first);
-        let second = Directory::open(dir.path(), false, None, 30_000).expect("its own");
+        let second = Directory::open(dir.path(), false, Size::default(), 30_000).expect("its own");
         assert!(second.existed);
         assert_eq!(second.layout, layout);
     }
@@ -190,8 +210,8 @@ mod tests {
     #[test]
     fn two_at_once_are_refused() {
         let dir = tempfile::tempdir().expect("a directory");
-        let _first = Directory::open(dir.path(), false, None, 20_000).expect("the first");
-        let error = Directory::open(dir.path(), true, None, 20_000).expect_err("the second");
+        let _first = Directory::open(dir.path(), false, Size::default(), 20_000).expect("the first");
+        let error = Directory::open(dir.path(), true, Size::default(), 20_000).expect_err("the second");
         assert_eq!(exit_of(&error), Exit::Impossible);
     }
 
@@ -201,22 +221,34 @@ mod tests {
         let photo = dir.path().join("photo.jpg");
         std::fs::write(&photo, "mine").expect("written");
         for fresh in [false, true] {
-            let error = Directory::open(dir.path(), fresh, None, 20_000).expect_err("another's");
+            let error = Directory::open(dir.path(), fresh, Size::default(), 20_000).expect_err("another's");
             assert_eq!(exit_of(&error), Exit::Usage);
             assert!(photo.is_file());
         }
         std::fs::remove_file(&photo).expect("removed");
-        drop(Directory::open(dir.path(), false, Some(3), 20_000).expect("now empty"));
+        drop(Directory::open(dir.path(), false, pods(3), 20_000).expect("now empty"));
         std::fs::create_dir_all(dir.path().join("pod-0/order")).expect("made");
-        drop(Directory::open(dir.path(), true, Some(1), 20_000).expect("its own"));
+        drop(Directory::open(dir.path(), true, pods(1), 20_000).expect("its own"));
         assert!(!dir.path().join("pod-0").exists());
     }
 
     #[test]
     fn another_number_of_pods_is_refused() {
         let dir = tempfile::tempdir().expect("a directory");
-        drop(Directory::open(dir.path(), false, Some(3), 20_000).expect("made"));
-        let error = Directory::open(dir.path(), false, Some(5), 20_000).expect_err("fixed");
+        drop(Directory::open(dir.path(), false, pods(3), 20_000).expect("made"));
+        let error = Directory::open(dir.path(), false, pods(5), 20_000).expect_err("fixed");
         assert_eq!(exit_of(&error), Exit::Usage);
+        let error = |size: Size| {
+            let opened = Directory::open(dir.path(), false, size, 20_000);
+            opened.expect_err("fixed too").to_string()
+        };
+        let stock = error(Size { stock_pods: Some(2), ..Size::default() });
+        assert!(
+            stock.contains("stock on 2 pods: the cluster in") && stock.contains("has stock on 3"),
+            "{stock}"
+        );
+        assert!(error(Size { payment_pods: Some(2), ..Size::default() }).contains("has payment on 3"));
+        let all = Size { stock_pods: Some(3), ..Size::default() };
+        drop(Directory::open(dir.path(), false, all, 20_000).expect("as it is"));
     }
 }

@@ -10,11 +10,11 @@ mod pods;
 
 use super::fail;
 use super::http::{Connection, Target};
-use super::{place, print};
+use super::{loss, place, print};
 use crate::exit::say;
 use anyhow::Context;
 use clap::Args;
-use layout::Directory;
+use layout::{Directory, Layout, Size};
 use nginx::{Front, Nginx};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -38,6 +38,8 @@ const PORT_WAIT: Duration = Duration::from_secs(2);
 #[command(after_help = "\
 Example:
   kassa up --pods 5 --fresh        five pods, on an emptied ./kassa-data
+  kassa up --pods 5 --payment-pods 3 --data five    payment on three of them, stock on all
+  kassa up --pods 1 --data one     a single pod, to try things out: it bears no loss
 
 It runs until Ctrl-C and prints the URLs and a tour once it can sell. Then, in another terminal:
   kassa status                     who leads what, and what is in flight
@@ -47,6 +49,12 @@ pub struct UpArgs {
     /// How many pods; fixed once a data directory holds a cluster [default: 3]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=i64::from(PODS_MAX)))]
     pub pods: Option<u16>,
+    /// So many of the pods hold payment and orders; fixed likewise [default: all]
+    #[arg(long, value_name = "PODS")]
+    pub payment_pods: Option<u16>,
+    /// So many of the pods hold stock; fixed likewise [default: all]
+    #[arg(long, value_name = "PODS")]
+    pub stock_pods: Option<u16>,
     /// Pod n listens on this port + n
     #[arg(long, default_value_t = 8000, value_name = "PORT")]
     pub http_port: u16,
@@ -85,7 +93,7 @@ async fn run_cluster(args: &UpArgs) -> anyhow::Result<()> {
     let mut hang_up = signal(SignalKind::hangup()).context("cannot listen for signals")?;
 
     let prepared = prepare(args).await?;
-    let Prepared { directory, http_ports, pods: specs, front } = &prepared;
+    let Prepared { directory, http_ports, pods: specs, front, replicas } = &prepared;
     let pods = directory.layout.pods;
     let (stop, stopped) = watch::channel(false);
     let mut children = JoinSet::new();
@@ -93,7 +101,7 @@ async fn run_cluster(args: &UpArgs) -> anyhow::Result<()> {
         children.spawn(children::keep(spec.clone(), stopped.clone()));
     }
 
-    let welcome = welcome(directory, http_ports, front.as_ref().map(|front| front.port));
+    let welcome = welcome(directory, http_ports, front.as_ref().map(|front| front.port), *replicas);
     let mut pods_left = pods;
     let mut gave_up = None;
     tokio::pin!(welcome);
@@ -137,6 +145,8 @@ pub struct Prepared {
     pub http_ports: Vec<u16>,
     pub pods: Vec<children::Spec>,
     pub front: Option<PreparedFront>,
+    /// Copies of each shard.
+    pub replicas: u64,
 }
 
 /// The nginx in front of it.
@@ -150,12 +160,21 @@ pub struct PreparedFront {
 /// Wrong flags, a port that is taken, a directory that is not ours.
 pub async fn prepare(args: &UpArgs) -> anyhow::Result<Prepared> {
     let existing = if args.fresh { None } else { layout::look(&args.data).ok() };
-    let expected = args.pods.or(existing.map(|layout| layout.pods)).unwrap_or(layout::PODS_DEFAULT);
+    let flags = Size { pods: args.pods, payment_pods: args.payment_pods, stock_pods: args.stock_pods };
+    // Another number of pods is refused, with more to say of it, when the directory is opened.
+    let before = existing.filter(|layout| args.pods.is_none_or(|pods| pods == layout.pods));
+    let before = before.map(|Layout { pods, payment_pods, stock_pods, .. }| Size {
+        pods: Some(pods),
+        payment_pods,
+        stock_pods,
+    });
+    let before = before.unwrap_or_default();
+    let expected = args.pods.or(before.pods).unwrap_or(layout::PODS_DEFAULT);
     // What can be refused is refused before anything is emptied.
     ports(args.http_port, expected)?;
-    let shared = pods::Shared::read(args.config.as_deref(), expected)?;
+    let shared = pods::Shared::read(args.config.as_deref(), expected, flags, before)?;
     let nginx = find_nginx(args)?;
-    let directory = Directory::open(&args.data, args.fresh, args.pods, args.http_port)?;
+    let directory = Directory::open(&args.data, args.fresh, shared.size, args.http_port)?;
     let http_ports = ports(args.http_port, directory.layout.pods)?;
     let front = nginx.map(|(nginx, port)| (nginx, front(&directory, port, &http_ports)));
     wait_for_ports(&directory, &http_ports, front.as_ref().map(|(_, front)| front.listen.port())).await?;
@@ -169,7 +188,7 @@ pub async fn prepare(args: &UpArgs) -> anyhow::Result<Prepared> {
         }
         None => None,
     };
-    Ok(Prepared { directory, http_ports, pods, front })
+    Ok(Prepared { directory, http_ports, pods, front, replicas: shared.replicas })
 }
 
 /// The nginx to use and its port. That there is none matters only if it was asked for.
@@ -256,7 +275,7 @@ fn front_spec(nginx: &Nginx, front: &Front, this: &std::path::Path) -> children:
 }
 
 /// Waits until every pod answers, through nginx too, and says where and how to go on.
-async fn welcome(directory: &Directory, http_ports: &[u16], nginx: Option<u16>) {
+async fn welcome(directory: &Directory, http_ports: &[u16], nginx: Option<u16>, replicas: u64) {
     let started = Instant::now();
     let mut said_why = false;
     for port in http_ports.iter().copied().chain(nginx) {
@@ -290,6 +309,9 @@ async fn welcome(directory: &Directory, http_ports: &[u16], nginx: Option<u16>) 
         if pods == 1 { "pod" } else { "pods" },
         directory.path.display()
     ));
+    if let Some(warning) = loss::warning(replicas) {
+        print::line(warning);
+    }
     if nginx.is_some() {
         print::line(&format!("  nginx  {shop}"));
     }

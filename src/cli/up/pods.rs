@@ -1,7 +1,7 @@
 //! What each pod of a local cluster is started with.
 
 use super::children::Spec;
-use super::layout::Directory;
+use super::layout::{Directory, Size};
 use crate::cli::config::{Config, Sources};
 use crate::cli::fail;
 use anyhow::Context;
@@ -17,17 +17,32 @@ const OWN_KEYS: [&str; 5] = ["pod", "peers", "http", "fabric", "data"];
 pub struct Shared {
     file: Option<(PathBuf, String)>,
     table: Table,
+    flags: Size,
+    before: Size,
+    pub replicas: u64,
+    /// How many pods hold each module.
+    pub size: Size,
 }
 
 impl Shared {
+    /// From a file, and for modules from `flags`, or from `before` if neither says it: as the cluster is.
+    ///
     /// # Errors
     /// Where the file cannot be read, no pod could start with it, or it names what `up` decides.
-    pub fn read(file: Option<&Path>, pods: u16) -> anyhow::Result<Self> {
-        let shared = match file {
+    pub fn read(file: Option<&Path>, pods: u16, flags: Size, before: Size) -> anyhow::Result<Self> {
+        let mut shared = match file {
             Some(file) => Self::read_file(file)?,
             None => Self::default(),
         };
-        shared.check(pods)?;
+        (shared.flags, shared.before) = (flags, before);
+        let config = shared.check(pods)?;
+        shared.replicas = config.number("cluster.replicas");
+        let count = |pods: usize| u16::try_from(pods).ok();
+        shared.size = Size {
+            pods: flags.pods,
+            payment_pods: count(config.payment_pods),
+            stock_pods: count(config.stock_pods),
+        };
         Ok(shared)
     }
 
@@ -46,16 +61,16 @@ impl Shared {
             ))
             .into());
         }
-        Ok(Self { file: Some((file.to_owned(), text)), table })
+        Ok(Self { file: Some((file.to_owned(), text)), table, ..Self::default() })
     }
 
     /// Every pod of so many would accept it; a fault is told with its place in the file.
-    fn check(&self, pods: u16) -> anyhow::Result<()> {
+    fn check(&self, pods: u16) -> anyhow::Result<Config> {
         let peers: Vec<String> = (0..pods).map(|pod| format!("{pod}=127.0.0.1:1")).collect();
         let own = [("pod", "0"), ("peers", &peers.join(",")), ("data", "pod-0")];
         let mut flags: Vec<(String, String)> =
             own.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        for (section, key, value) in self.defaults(pods) {
+        for (section, key, value) in self.decided(pods) {
             flags.push((format!("{section}.{key}"), value.to_string()));
         }
         let environment = std::env::vars_os()
@@ -63,25 +78,34 @@ impl Shared {
             .filter(|(name, _)| !is_own_variable(name))
             .collect();
         let file = self.file.as_ref().map(|(path, text)| (path.as_path(), text.as_str()));
-        Config::read(&Sources { file, environment, flags })
-            .map_err(|error| fail::usage(error.to_string()))?;
-        Ok(())
+        let config = Config::read(&Sources { file, environment, flags }).map_err(|error| {
+            // Said of the flags of `up`, not of those that it gives to a pod.
+            let said = ["payment", "stock"].into_iter().fold(error.to_string(), |said, module| {
+                said.replace(&format!("--set {module}.pods: `{module}.pods`"), &format!("--{module}-pods"))
+            });
+            fail::usage(said)
+        })?;
+        Ok(config)
     }
 
-    /// What fewer pods than the defaults ask for need, where it is not set.
-    fn defaults(&self, pods: u16) -> Vec<(&'static str, &'static str, i64)> {
-        let mut defaults = Vec::new();
-        if pods < 3 {
-            defaults.push(("cluster", "replicas", i64::from(pods)));
-        }
-        if pods < 2 {
-            defaults.push(("stock", "write_quorum", i64::from(pods)));
-        }
+    /// What flags say, and what fewer pods than the defaults ask for need, where it is not set.
+    fn decided(&self, pods: u16) -> Vec<(&'static str, &'static str, i64)> {
         let is_set = |section: &str, key: &str| {
             self.table.get(section).and_then(Value::as_table).is_some_and(|table| table.contains_key(key))
         };
-        defaults.retain(|(section, key, _)| !is_set(section, key));
-        defaults
+        let mut decided = Vec::new();
+        if pods < 3 && !is_set("cluster", "replicas") {
+            decided.push(("cluster", "replicas", i64::from(pods)));
+        }
+        let (flags, before) = (self.flags, self.before);
+        for (section, flag, before) in [
+            ("payment", flags.payment_pods, before.payment_pods),
+            ("stock", flags.stock_pods, before.stock_pods),
+        ] {
+            let pods = flag.or(before.filter(|_| !is_set(section, "pods")));
+            decided.extend(pods.map(|pods| (section, "pods", i64::from(pods))));
+        }
+        decided
     }
 
     fn for_pod(&self, pod: u16, http_port: u16, directory: &Directory) -> Table {
@@ -96,7 +120,7 @@ impl Shared {
             Value::from(Table::from_iter([("pod".into(), Value::from(pod)), ("fabric".into(), local(port))]))
         });
         table.insert("peers".into(), Value::Array(peers.collect()));
-        for (section, key, value) in self.defaults(directory.layout.pods) {
+        for (section, key, value) in self.decided(directory.layout.pods) {
             let section = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
             if let Some(section) = section.as_table_mut() {
                 section.insert(key.to_owned(), Value::from(value));

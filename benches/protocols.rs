@@ -1,5 +1,5 @@
-//! The two protocols that sell: a round of commands, from the leader's call to its answer, through three
-//! replicas wired in memory. No disk, no codec, no link: what is left is the cost of the steps.
+//! The ways of replication that sell: a round of commands, from the leader's call to its answer, through three
+//! replicas wired in memory: Paxos, read/write quorums, and quorums whose writes need all replicas. No disk, no codec, no link: what is left is the cost of the steps.
 //!
 //! A batch is, on quorum, so many records in one write, as a round of a node makes one; in Paxos, so many
 //! entries in flight at once, up to the most that a leader may have. (A node packs a round's commands of a
@@ -18,7 +18,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 /// Entries, or records, of a round.
-const BATCHES: [usize; 3] = [1, 16, 256];
+const BATCHES: [usize; 4] = [1, 16, 64, 256];
 const COMMAND_BYTES: usize = 100;
 const PODS: [PodId; 3] = [PodId(0), PodId(1), PodId(2)];
 /// Virtual time between two rounds: so short that heartbeats are as rare as they are under load.
@@ -181,8 +181,12 @@ fn paxos_round(trio: &mut Trio<paxos::Replica>, entries: u64, commands: &Bytes) 
     assert!(trio.events.iter().any(chosen), "three that hear each other choose it");
 }
 
-fn quorum_trio() -> Trio<quorum::Replica> {
-    let config = |me| quorum::Config::majority(Shard::new(Module::Stock, 7), me, 1, PODS.to_vec());
+fn quorum_trio(write_quorum: usize) -> Trio<quorum::Replica> {
+    let config = |me| quorum::Config {
+        write_quorum,
+        read_quorum: PODS.len() - write_quorum + 1,
+        ..quorum::Config::majority(Shard::new(Module::Stock, 7), me, 1, PODS.to_vec())
+    };
     let trio = Trio::start(
         |me, now| quorum::Replica::new(config(me), quorum::Durable::default(), now),
         quorum::Replica::recovered,
@@ -217,9 +221,14 @@ fn paxos_commands(criterion: &mut Criterion) {
 }
 
 fn quorum_writes(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("protocols/quorum");
+    writes(criterion, "protocols/quorum", 2);
+    writes(criterion, "protocols/write-all", PODS.len());
+}
+
+fn writes(criterion: &mut Criterion, name: &str, write_quorum: usize) {
+    let mut group = criterion.benchmark_group(name);
     for batch in BATCHES {
-        let mut trio = quorum_trio();
+        let mut trio = quorum_trio(write_quorum);
         let value = Bytes::from(vec![0x5a; COMMAND_BYTES]);
         let record = |n: usize| (Bytes::from(format!("item-{n:08}")), Some(value.clone()));
         let records: Vec<Change> = (0..batch).map(record).collect();

@@ -142,6 +142,7 @@ pub struct Links {
     incoming: Arc<Incoming>,
     /// Holds one encoded frame at a time.
     scratch: Vec<u8>,
+    sent: Sent,
     tasks: Arc<Mutex<JoinSet<()>>>,
 }
 
@@ -216,10 +217,23 @@ where
     let incoming = Arc::new(Incoming::new(halves));
     shared.spawn(incoming.clone().run(shared.clone(), listener));
     let (hello, waiting) = (Arc::clone(hello), Arc::clone(waiting));
-    Links { peers, hello, waiting, incoming, scratch: Vec::new(), tasks }
+    Links { peers, hello, waiting, incoming, scratch: Vec::new(), sent: Sent::default(), tasks }
+}
+
+/// What was sent on links that were up, since the pod started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sent {
+    pub frames: u64,
+    pub messages: u64,
+    pub bytes: u64,
 }
 
 impl Links {
+    #[must_use]
+    pub const fn sent(&self) -> Sent {
+        self.sent
+    }
+
     /// Takes note of an event, and gives what the node is to hear of it: nothing if the link that it
     /// came on does not count any more.
     pub fn admit<M>(&mut self, event: Event<M>) -> Option<Admitted<M>> {
@@ -269,7 +283,12 @@ impl Links {
         let Some(Link { outgoing, up: Some(link), .. }) = self.peers.get(&peer) else { return };
         self.scratch.clear();
         match frame::encode(&messages, &mut self.scratch) {
-            Ok(()) => outgoing.send(*link, &self.scratch),
+            Ok(()) => {
+                self.sent.frames += 1;
+                self.sent.messages += messages.len() as u64;
+                self.sent.bytes += self.scratch.len() as u64;
+                outgoing.send(*link, &self.scratch);
+            }
             Err(_) if messages.len() > 1 => {
                 let (first, second) = messages.split_at(messages.len() / 2);
                 self.send(peer, first);

@@ -121,6 +121,9 @@ pub struct Status {
     pub locks: Locks,
     /// Reads that a quorum of replicas has settled for this pod since it started.
     pub reads_settled: u64,
+    /// What all of it has cost. The node itself leaves it at 0: whoever carries out its rounds counts.
+    #[serde(default)]
+    pub cost: Cost,
     /// Pods whose disks were replaced.
     #[serde(default)]
     pub disks: Vec<DiskStatus>,
@@ -137,6 +140,19 @@ pub struct Locks {
     pub waits_for: Vec<u8>,
     /// Decisions that are on this pod's disk alone, and that others may ask for yet.
     pub decisions: u64,
+}
+
+/// What a pod has sent and written since it started; what it says to itself is not in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Frames to other pods, each of one round's messages to one of them.
+    pub frames: u64,
+    pub messages: u64,
+    pub sent_bytes: u64,
+    /// Commits that were forced to the disk, each by one fsync of one store.
+    pub fsyncs: u64,
+    /// What was handed to the stores, log records and tables, keys included; the stores add their own to it.
+    pub written_bytes: u64,
 }
 
 /// A pod whose disk took the place of a lost one.

@@ -3,7 +3,7 @@
 use super::copy::META;
 use super::group::Group;
 use super::pod::Node;
-use super::{Held, Locks, PeerStatus, ShardStatus, Status};
+use super::{Cost, Held, Locks, PeerStatus, ShardStatus, Status};
 use crate::modules::keys;
 use kassa_protocols::ids::{PodId, Shard};
 use kassa_protocols::tables::Disk;
@@ -59,6 +59,7 @@ impl Node {
             committed: self.payment.values().map(|payment| payment.committed).sum(),
             locks: self.locks(),
             reads_settled: self.reads_settled,
+            cost: Cost::default(),
             disks: self.disk_status(),
         }
     }

@@ -14,7 +14,7 @@ use crate::exit;
 use crate::fabric::{Admitted, Links};
 use crate::failpoint::{self, hit};
 use crate::modules::request::{Answer, Outcome, Refusal, Request};
-use crate::node::{self, ClientId, Input, Message, Node, Replace, Round};
+use crate::node::{self, ClientId, Commit, Cost, Input, Message, Node, Replace, Round, Status};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use kassa_protocols::ids::{OpId, PodId, Replacement};
 use kassa_protocols::time::{Span, Time};
@@ -108,6 +108,7 @@ impl Recovered {
             own_frames: VecDeque::new(),
             news,
             look_at: Time(0),
+            forced: Forced::default(),
         };
         std::thread::Builder::new().name("kassa-loop".to_owned()).spawn(move || {
             event_loop.run();
@@ -144,6 +145,28 @@ struct EventLoop {
     own_frames: VecDeque<Vec<Message>>,
     news: News,
     look_at: Time,
+    forced: Forced,
+}
+
+/// What was made durable since the pod started.
+#[derive(Clone, Copy, Debug, Default)]
+struct Forced {
+    fsyncs: u64,
+    bytes: u64,
+}
+
+impl Forced {
+    fn count(&mut self, commits: &[Commit]) {
+        for commit in commits {
+            self.fsyncs += u64::from(commit.sync);
+            let log = commit.log.as_ref().map_or(0, |(_, record)| record.len());
+            let tables = commit
+                .tables
+                .iter()
+                .map(|(_, (key, value))| key.len() + value.as_ref().map_or(0, |v| v.len()));
+            self.bytes += (log + tables.sum::<usize>()) as u64;
+        }
+    }
 }
 
 impl EventLoop {
@@ -222,7 +245,7 @@ impl EventLoop {
                 },
                 Event::Status { reply } => {
                     // An error means that nobody waits for it any more.
-                    let _ = reply.send(self.node.status());
+                    let _ = reply.send(self.status());
                     continue;
                 }
                 Event::Replace { pod, client, deadline, reply } => {
@@ -282,11 +305,25 @@ impl EventLoop {
         hit_if(answers, "replies.after");
         let copied = failpoint::ENABLED && late.iter().flat_map(|(_, messages)| messages).any(ends_a_part);
         hit_if(copied, "copy.before-switch");
+        self.forced.count(&commits);
         self.writers.persist(commits);
         hit_if(copied, "copy.after-switch");
         hit_if(leaves_late, "late.before");
         self.send(late, "late.between");
         hit_if(leaves_late, "late.after");
+    }
+
+    /// What the node says of itself, and what its rounds have cost.
+    fn status(&self) -> Status {
+        let (sent, forced) = (self.links.sent(), self.forced);
+        let cost = Cost {
+            frames: sent.frames,
+            messages: sent.messages,
+            sent_bytes: sent.bytes,
+            fsyncs: forced.fsyncs,
+            written_bytes: forced.bytes,
+        };
+        Status { cost, ..self.node.status() }
     }
 
     /// Whether any of these frames are for others.

@@ -62,7 +62,45 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<Exit> {
         .enable_all()
         .build()
         .context("cannot start a runtime")?;
-    runtime.block_on(Verification::new(targets, args).run())
+    let report = runtime.block_on(verify(targets, args))?;
+    for (what, count) in report.lines() {
+        print::line(&format!("verify - {what}: {count}"));
+    }
+    print::line(&format!("verify - {}", report.checked));
+    for fault in report.books.all().take(SHOWN_MAX) {
+        say(&fault.to_string());
+    }
+    Ok(if report.books.is_good() { Exit::Done } else { Exit::Wrong })
+}
+
+/// What was found.
+#[derive(Debug)]
+pub struct Report {
+    pub books: books::Report,
+    /// What was checked, in one line.
+    pub checked: String,
+}
+
+impl Report {
+    /// The four lines that every verification ends with.
+    #[must_use]
+    pub const fn lines(&self) -> [(&'static str, usize); 4] {
+        let books = &self.books;
+        [
+            ("Stock service inconsistencies in the logs", books.stock_told.len()),
+            ("Stock service inconsistencies in the database", books.stock_held.len()),
+            ("Payment service inconsistencies in the logs", books.payment_told.len()),
+            ("Payment service inconsistencies in the database", books.payment_held.len()),
+        ]
+    }
+}
+
+/// Runs the test.
+///
+/// # Errors
+/// Where the cluster cannot be asked.
+pub async fn verify(targets: Vec<Target>, args: &VerifyArgs) -> anyhow::Result<Report> {
+    Verification::new(targets, args).run().await
 }
 
 struct Verification {
@@ -88,7 +126,7 @@ impl Verification {
         }
     }
 
-    async fn run(mut self) -> anyhow::Result<Exit> {
+    async fn run(mut self) -> anyhow::Result<Report> {
         crowd::reach(&self.targets).await?;
         let started = Instant::now();
         let mut books = self.load().await?;
@@ -99,32 +137,20 @@ impl Verification {
             tokio::time::sleep(READ_AGAIN_AFTER).await;
             seen = self.read(&books).await?;
         }
-        let report = books.judge(&seen);
-        for (what, faults) in [
-            ("Stock service inconsistencies in the logs", &report.stock_told),
-            ("Stock service inconsistencies in the database", &report.stock_held),
-            ("Payment service inconsistencies in the logs", &report.payment_told),
-            ("Payment service inconsistencies in the database", &report.payment_held),
-        ] {
-            print::line(&format!("verify - {what}: {}", faults.len()));
-        }
         let paid = (0..books.orders.len()).filter(|&order| books.is_told_paid(order)).count();
         let refused = |like: fn(&Verdict) -> bool| {
             books.told.iter().filter(|told| told.first().is_some_and(like)).count()
         };
-        print::line(&format!(
-            "verify - checked {} items, {} users and {} orders: {paid} checkouts went through, {} were out of stock, {} lacked credit ({:.1} s)",
+        let checked = format!(
+            "checked {} items, {} users and {} orders: {paid} checkouts went through, {} were out of stock, {} lacked credit ({:.1} s)",
             books.items.len(),
             books.users.len(),
             books.orders.len(),
             refused(|verdict| matches!(verdict, Verdict::OutOfStock(_))),
             refused(|verdict| matches!(verdict, Verdict::NoCredit)),
             started.elapsed().as_secs_f64()
-        ));
-        for fault in report.all().take(SHOWN_MAX) {
-            say(&fault.to_string());
-        }
-        Ok(if report.is_good() { Exit::Done } else { Exit::Wrong })
+        );
+        Ok(Report { books: books.judge(&seen), checked })
     }
 
     fn post(&mut self, path: String) -> Ask {

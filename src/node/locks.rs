@@ -12,7 +12,8 @@ use kassa_protocols::ids::TxnId;
 use kassa_protocols::time::{Span, Time};
 use std::collections::{BTreeMap, VecDeque};
 
-/// Commands that wait at one shard at the most: past it a newcomer is sent back to be asked again.
+/// Commands that wait at one shard at the most: past it a newcomer is sent back to be asked again. Not so a vote:
+/// there are no more of those than checkouts that clients wait for.
 const WAITING_MAX: usize = 16_384;
 /// Nobody waits that long for an answer: what was not submitted by then is not submitted any more.
 const WAIT_MAX: Span = Span::from_millis(20_000);
@@ -54,7 +55,7 @@ impl Locks {
         if !taken && !self.waiting.contains_key(user) {
             return self.take(command, waiter);
         }
-        if self.count >= WAITING_MAX {
+        if self.count >= WAITING_MAX && !matches!(waiter, Waiter::Charge(_)) {
             return Turn::Full(waiter);
         }
         self.count += 1;

@@ -10,7 +10,7 @@ trap 'rm -rf "$logs"' EXIT
 # A failure that is wanted is not to be kept for the next run.
 export PROPTEST_DISABLE_FAILURE_PERSISTENCE=1 RUST_BACKTRACE=0
 
-row='^| `\([a-z-]*\)` |.*| \(sim [0-9]*\|modules\|paxos\|quorum\|eventual\|commit\) |$'
+row='^| `\([a-z-]*\)` |.*| \(sim [0-9]*\|blocking [0-9]*\|modules\|paxos\|quorum\|eventual\|commit\) |$'
 sed -n "s/$row/\1 \2/p" "$readme" >"$logs/table"
 grep -rhoE 'breaks::is\("[a-z-]+"\)' src protocols/src | sed 's/.*"\(.*\)".*/\1/' | sort -u >"$logs/placed"
 if ! diff <(cut -d' ' -f1 "$logs/table" | sort -u) "$logs/placed"; then
@@ -44,8 +44,10 @@ done
 unnoticed=()
 while read -r name where bound; do
   if [ $# -gt 0 ] && [[ " $* " != *" $name "* ]]; then continue; fi
-  if [ "$where" = sim ]; then
-    if BREAK=$name SEEDS=$bound "${programs[sim]}" seeds_hold --nocapture >"$logs/out" 2>&1; then
+  if [ "$where" = sim ] || [ "$where" = blocking ]; then
+    config=commit=reserve
+    [ "$where" = sim ] || config=commit=blocking
+    if BREAK=$name CONFIG=$config SEEDS=$bound "${programs[sim]}" seeds_hold --nocapture >"$logs/out" 2>&1; then
       grep -A1 ': noticed after' "$logs/out" | cut -c1-200
       continue
     fi

@@ -8,7 +8,6 @@
 //!
 //! [`coordinator`] follows the transactions of one payment shard, [`participant`] the queue and the
 //! doubts of one stock shard. Neither decides anything: decisions are commands of the modules.
-
 //!
 //! The textbook's commit, which blocks, is there beside it for comparison: the same coordinator and
 //! participants, but that what is set aside is locked until the outcome, and that the outcome is a decision of

@@ -158,3 +158,83 @@ fn a_paid_order_does_not_grow_with_those_who_ask_to_check_it_out() {
     assert_eq!(shop.run(1, &charge(150, txn(1, 2), Some(txn(1, 1)))), already_paid());
     assert_eq!(shop.run(1, &Command::Repeat { key: OpId(999), order: order() }), Outcome::NotPaid);
 }
+
+/// The vote on what [`charge`] charges.
+fn prepare(key: u128, txn: TxnId) -> Command {
+    let Command::Charge { key, order, receipt, total } = charge(key, txn, None) else { unreachable!() };
+    Command::Prepare { key, order, receipt, total }
+}
+
+#[test]
+fn a_vote_changes_nothing_and_its_commit_is_the_charge() {
+    let (mut voted, mut charged) = (Shop::new(), Shop::new());
+    assert_eq!(voted.run(1, &prepare(2, txn(1, 1))), Outcome::Prepared);
+    assert_eq!(voted.credit(), Money::whole(10), "nothing is debited before it is decided");
+    assert_eq!(voted.payments.prepared()[&txn(1, 1)].shards, [ShardNo(2)]);
+    // Whoever leads when it is decided.
+    let outcome = voted.run(7, &Command::Commit(txn(1, 1)));
+    assert_eq!(outcome, charged.run(1, &charge(2, txn(1, 1), None)));
+    assert_eq!(voted.credit(), charged.credit());
+    assert_eq!(voted.payments.unfinished(), charged.payments.unfinished());
+    let record = |shop: &mut Shop| shop.state.get(&Nothing, &order_key(&order()));
+    assert_eq!(record(&mut voted), record(&mut charged));
+    assert!(voted.payments.prepared().is_empty());
+    assert_eq!(voted.run(7, &Command::Commit(txn(1, 1))), Outcome::Acknowledged, "once");
+    assert_eq!(voted.credit(), Money::whole(6));
+}
+
+#[test]
+fn an_abort_leaves_nothing_of_a_vote() {
+    let mut shop = Shop::new();
+    shop.run(1, &prepare(2, txn(1, 1)));
+    assert_eq!(shop.run(2, &Command::Abort(txn(1, 1))), Outcome::Acknowledged);
+    assert!(shop.payments.prepared().is_empty() && shop.payments.unfinished().is_empty());
+    assert_eq!(shop.run(2, &prepare(2, txn(2, 1))), Outcome::Prepared);
+}
+
+#[test]
+fn a_vote_of_an_older_leader_is_no() {
+    let mut shop = Shop::new();
+    assert_eq!(shop.run(2, &prepare(2, txn(1, 1))), Outcome::Aborted);
+    assert!(shop.payments.prepared().is_empty());
+}
+
+#[test]
+#[should_panic(expected = "nothing changes a user that is locked")]
+fn a_user_that_is_locked_cannot_be_changed() {
+    let mut shop = Shop::new();
+    shop.run(1, &prepare(2, txn(1, 1)));
+    shop.run(1, &Command::Pay { key: OpId(3), user: user(), amount: Money::whole(1) });
+}
+
+#[test]
+fn a_vote_and_its_lock_outlive_the_leader() {
+    let mut shop = Shop::new();
+    shop.run(1, &prepare(2, txn(1, 1)));
+    shop.payments = Payments::default();
+    shop.payments.rebuild(&View { state: &mut shop.state, disk: &Nothing });
+    assert_eq!(shop.payments.prepared()[&txn(1, 1)].user, user());
+    assert_eq!(shop.run(9, &Command::Commit(txn(1, 1))), Outcome::Charged { total: Money::whole(4) });
+}
+
+#[test]
+fn what_was_promised_before_a_batch_is_charged_as_if_before_it() {
+    let mut shop = Shop::new();
+    let order = OrderRef { user: "3".into(), order: "5".into(), incarnation: Incarnation(2) };
+    let load = |incarnation, load| {
+        let key = OpId(u128::from(incarnation) + 90);
+        Command::Load(BatchRecord { incarnation: Incarnation(incarnation), key, seed: 0, load })
+    };
+    shop.run(1, &load(1, Load::Users { n: 10, credit: Money::whole(20) }));
+    let Command::Prepare { key, receipt, total, .. } = prepare(2, txn(1, 1)) else { unreachable!() };
+    let vote = Command::Prepare { key, order: order.clone(), receipt, total };
+    // The user is reset: the order stays charged, and the new credit is whole.
+    assert_eq!(shop.run(1, &vote), Outcome::Prepared);
+    shop.run(1, &load(3, Load::Users { n: 10, credit: Money::whole(30) }));
+    assert_eq!(shop.run(1, &Command::Commit(txn(1, 1))), Outcome::Charged { total: Money::whole(4) });
+    let view = &mut View { state: &mut shop.state, disk: &Nothing };
+    assert_eq!(shop.payments.user(view, &"3".into()).expect("in the batch").credit, Money::whole(30));
+    let paid = shop.payments.order(view, &order).expect("not overwritten");
+    assert_eq!(paid.charge().expect("charged").txn, txn(1, 1));
+    assert_eq!(paid.payments[0].user_incarnation, Incarnation(1));
+}

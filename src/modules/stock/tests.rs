@@ -62,6 +62,9 @@ fn any_command() -> impl Strategy<Value = Command> {
         6 => (any_txn(), prop::collection::btree_map(item(), 1_u64..4, 1..3)).prop_map(move |(txn, lines)| {
             Command::Reserve { txn, lines: lines.into_iter().collect(), watermark: lowest(txn.shard.0) }
         }),
+        2 => (any_txn(), prop::collection::btree_map(item(), 1_u64..4, 1..3)).prop_map(move |(txn, lines)| {
+            Command::Lock { txn, lines: lines.into_iter().collect(), watermark: lowest(txn.shard.0) }
+        }),
         3 => any_txn().prop_map(move |txn| Command::Confirm { txns: vec![txn], watermark: lowest(txn.shard.0) }),
         2 => any_txn().prop_map(move |txn| Command::Release { txns: vec![txn], watermark: lowest(txn.shard.0) }),
         2 => any_txn().prop_map(Command::Watermark),
@@ -130,16 +133,30 @@ impl Books {
                     self.units.insert((*item).into(), (batch.incarnation, stock));
                 }
             }
-            (Command::Reserve { txn, .. }, Outcome::Granted(lines)) => match self.txns.get(txn) {
-                None => drop(self.txns.insert(*txn, Fate::Held(lines.clone()))),
-                Some(Fate::Held(known) | Fate::Sold(known)) => assert_eq!(known, lines, "granted twice"),
-                Some(Fate::Passed) => panic!("{txn:?} is granted behind the watermark that dropped it"),
-            },
-            (Command::Reserve { txn, lines, .. }, Outcome::Busy | Outcome::OutOfStock(_)) => {
+            (Command::Reserve { txn, .. } | Command::Lock { txn, .. }, Outcome::Granted(lines)) => {
+                match self.txns.get(txn) {
+                    None => {
+                        let locked = lines.iter().any(|line| self.reserved(&line.item, line.incarnation) > 0);
+                        assert!(
+                            !locked || matches!(command, Command::Reserve { .. }),
+                            "{txn:?} gets what is locked"
+                        );
+                        self.txns.insert(*txn, Fate::Held(lines.clone()));
+                    }
+                    Some(Fate::Held(known) | Fate::Sold(known)) => assert_eq!(known, lines, "granted twice"),
+                    Some(Fate::Passed) => panic!("{txn:?} is granted behind the watermark that dropped it"),
+                }
+            }
+            (
+                Command::Reserve { txn, lines, .. } | Command::Lock { txn, lines, .. },
+                Outcome::Busy | Outcome::OutOfStock(_),
+            ) => {
+                let exclusive = matches!(command, Command::Lock { .. });
                 let short = |(item, units): &(ItemId, u64)| {
                     self.units.get(item).is_some_and(|(incarnation, all)| {
                         let reserved = self.reserved(item, *incarnation);
-                        all - reserved < *units && (*outcome == Outcome::Busy || all < units)
+                        let locked = exclusive && reserved > 0;
+                        (locked || all - reserved < *units) && (*outcome == Outcome::Busy || all < units)
                     })
                 };
                 assert!(lines.iter().any(short), "{txn:?} is refused with enough in stock: {outcome:?}");
@@ -189,6 +206,7 @@ proptest! {
                 let (incarnation, units) = books.units[&ItemId::from(id)];
                 prop_assert_eq!(item.incarnation, incarnation);
                 prop_assert_eq!(item.available + item.reserved, units, "{} after {:?}", id, command);
+                prop_assert_eq!(live.stock.held_lines(), restarted.stock.held_lines());
                 prop_assert_eq!(item.reserved, books.reserved(&id.into(), incarnation), "{} after {:?}", id, command);
             }
         }
@@ -233,4 +251,19 @@ fn a_late_copy_of_what_was_sold_takes_nothing() {
         let item = replica.item(ITEMS[0]).expect("it is there");
         assert_eq!((item.available, item.reserved), (1, 0), "after {command:?}");
     }
+}
+
+#[test]
+fn an_item_with_anything_set_aside_is_locked_to_the_blocking_commit_and_to_no_other() {
+    let mut replica = with_one_reserved();
+    let lines = || vec![(ITEMS[0].into(), 1)];
+    let lock = |n| Command::Lock { txn: txn(0, 1, n), lines: lines(), watermark: txn(0, 0, 0) };
+    assert_eq!(replica.run(&lock(2)), Outcome::Busy, "a unit is left, and its item is locked");
+    replica.restart();
+    assert_eq!(replica.run(&lock(2)), Outcome::Busy, "the lock outlives whoever granted it");
+    replica.run(&Command::Confirm { txns: vec![txn(0, 1, 1)], watermark: txn(0, 1, 1) });
+    assert!(matches!(replica.run(&lock(2)), Outcome::Granted(_)));
+    assert_eq!(replica.run(&lock(3)), Outcome::Busy, "its last unit may come back");
+    replica.run(&Command::Confirm { txns: vec![txn(0, 1, 2)], watermark: txn(0, 1, 1) });
+    assert_eq!(replica.run(&lock(3)), Outcome::OutOfStock(ITEMS[0].into()));
 }

@@ -28,8 +28,9 @@ const FRESH: Span = Span::from_millis(1_000);
 const WAIT_MIN: Span = Span::from_millis(8);
 /// A pod lags if it is waited for so many times as long as the others are ...
 const LAGS_TIMES: u64 = 4;
-/// ... and keeps up again if it is less than so many times.
-const WELL_TIMES: u64 = 2;
+/// ... and keeps up again if it is less than so many times. Not much less than the above: pods measure by clocks
+/// of their own, and where one goes at half the pace of the others, all but it look twice as fast.
+const WELL_TIMES: u64 = 3;
 /// So few say nothing: of two pods that are slow to each other either may be the ill one.
 const OTHERS_MIN: usize = 2;
 /// For so long must a pod have been slow before it lags: longer than a stall of its disk, or than a busy machine
@@ -52,8 +53,10 @@ pub struct Pace {
 
 #[derive(Debug, Default)]
 struct Peer {
-    /// When the question left that it has not answered yet.
+    /// When the question left that it has not answered yet, and when it goes again: the answer is lost where
+    /// the link that it takes was not up yet, or broke, and the asker hears nothing of that.
     asked: Option<Time>,
+    again_at: Time,
     answers: VecDeque<Span>,
     /// What it said of its waits, and when.
     told: Option<(Time, Vec<(PodId, Span)>)>,
@@ -114,9 +117,10 @@ impl Pace {
         let waits: Vec<(PodId, Span)> =
             self.peers.iter().filter_map(|(&pod, peer)| Some((pod, peer.wait(now)?))).collect();
         for (&pod, peer) in &mut self.peers {
-            if peer.asked.is_none() && out.is_up(pod) {
-                peer.asked = Some(now);
-                out.send_early(pod, Message::Ping { sent: now, waits: waits.clone() });
+            if (peer.asked.is_none() || peer.again_at <= now) && out.is_up(pod) {
+                let sent = *peer.asked.get_or_insert(now);
+                peer.again_at = now + FRESH;
+                out.send_early(pod, Message::Ping { sent, waits: waits.clone() });
             }
         }
         self.judge(now, waits)
@@ -294,6 +298,32 @@ mod tests {
         let ill = |o: u8, x: u8| Some(if o + x == 1 { SLOW } else { FAST });
         beats(&mut pace, 3, &mut now, Span::from_millis(5_000), ill);
         assert_eq!(lagging(&pace), [0; 0]);
+    }
+
+    #[test]
+    fn a_question_whose_answer_was_lost_is_asked_again() {
+        let (mut pace, mut now) = of(2);
+        let mut out = Outbox::new(PodId(0));
+        out.link(PodId(1), true);
+        let mut asks = |pace: &mut Pace, now: Time| {
+            pace.tick(now, &mut out);
+            let messages = out.drain().early.into_iter().flat_map(|(_, messages)| messages);
+            let sent = messages.map(|message| {
+                let Message::Ping { sent, .. } = message else { panic!("{message:?}") };
+                sent
+            });
+            sent.collect::<Vec<_>>()
+        };
+        assert_eq!(asks(&mut pace, now), [now]);
+        let first = now;
+        let mut again = Vec::new();
+        while now < first + Span::from_millis(1_900) {
+            now = now + BEAT;
+            again.extend(asks(&mut pace, now));
+        }
+        assert_eq!(again, [first], "once, and as the same question: how long it has waited counts");
+        pace.answered(now, PodId(1), first);
+        assert_eq!(asks(&mut pace, now + BEAT).len(), 1);
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! A whole checkout through three nodes in memory: routing, reservation, charge, receipt, confirmation, and
-//! the packing of every log record, on all three replicas; for each way of replication. No frame is encoded and no disk waits: what is
+//! the packing of every log record, on all three replicas; for each way of replication and of
+//! committing. No frame is encoded and no disk waits: what is
 //! left is the CPU time that the pure code takes on all pods together.
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kassa::modules::money::Money;
 use kassa::modules::request::{Answer, BATCH_MAX, Op, OrderId, Outcome, Request};
-use kassa::node::config::{Config, Limits, Protocol, Timing};
+use kassa::node::config::{self, Config, Limits, Protocol, Timing};
 use kassa::node::{ClientId, Commit, Input, Message, Node};
 use kassa_protocols::ids::{OpId, PodId, Shard};
 use kassa_protocols::tables;
@@ -19,11 +20,13 @@ use std::time::Duration;
 const TOGETHER: [u64; 4] = [1, 16, 64, 256];
 /// Name, payment, stock, replicas that must accept a write on read/write quorums.
 const WAYS: [(&str, Protocol, Protocol, usize); 4] = [
-    ("payment-paxos-stock-quorum", Protocol::Paxos, Protocol::Quorum, 2),
-    ("payment-paxos-stock-write-all", Protocol::Paxos, Protocol::Quorum, 3),
-    ("payment-paxos-stock-paxos", Protocol::Paxos, Protocol::Paxos, 2),
-    ("payment-quorum-stock-quorum", Protocol::Quorum, Protocol::Quorum, 2),
+    ("paxos-quorum", Protocol::Paxos, Protocol::Quorum, 2),
+    ("paxos-write-all", Protocol::Paxos, Protocol::Quorum, 3),
+    ("paxos-paxos", Protocol::Paxos, Protocol::Paxos, 2),
+    ("quorum-quorum", Protocol::Quorum, Protocol::Quorum, 2),
 ];
+const COMMITS: [(&str, config::Commit); 2] =
+    [("reserve", config::Commit::Reserve), ("blocking", config::Commit::Blocking)];
 const PODS: [PodId; 3] = [PodId(0), PodId(1), PodId(2)];
 const ITEMS: u64 = 1_000;
 const USERS: u64 = 1_000;
@@ -194,6 +197,12 @@ impl Pod {
 }
 
 fn checkouts(criterion: &mut Criterion) {
+    for (by, commit) in COMMITS {
+        ways(criterion, by, commit);
+    }
+}
+
+fn ways(criterion: &mut Criterion, by: &str, commit: config::Commit) {
     for (name, payment, stock, write_quorum) in WAYS {
         let config = |me: PodId| Config {
             me,
@@ -207,12 +216,12 @@ fn checkouts(criterion: &mut Criterion) {
             payment,
             stock,
             write_quorum,
-            commit: kassa::node::config::Commit::Reserve,
+            commit,
             timing: Timing::default(),
             limits: Limits::default(),
             seed: u64::from(me.0),
         };
-        let mut group = criterion.benchmark_group(format!("node/checkout/{name}"));
+        let mut group = criterion.benchmark_group(format!("node/{by}/{name}"));
         for together in TOGETHER {
             let mut cluster = Cluster::start(config);
             group.throughput(Throughput::Elements(together));
@@ -228,8 +237,8 @@ criterion_group! {
     name = benches;
     config = Criterion::default()
         .sample_size(10)
-        .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(2));
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1));
     targets = checkouts
 }
 criterion_main!(benches);

@@ -116,7 +116,9 @@ impl Setting {
         self.stock != Some(Replication::Paxos)
     }
     pub fn has_copies(&self) -> bool {
-        self.pods != Some(1)
+        // Where each write waits for all, and no disk is lost, hardly a replica is ever far behind.
+        let waits_for_all = self.write_all == Some(true) && self.commit == Some(Commit::Blocking);
+        self.pods.is_none_or(|pods| pods >= REPLICAS) && !waits_for_all
     }
     pub fn replaces_disks(&self) -> bool {
         self.pods.is_none_or(|pods| pods >= REPLICAS) && self.commit != Some(Commit::Blocking)

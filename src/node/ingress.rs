@@ -313,7 +313,7 @@ impl Ingress {
         let refused = matches!(tell, Tell::Outcome(Outcome::Refused(_)));
         let request = self.clients.get(&asked.client).map(|pending| &pending.request);
         let changes = request.is_some_and(|request| !request.op.is_read());
-        refused && changes && stamp.ballot < asked.question.stamp.ballot && !breaks::is("late-refusal-counts")
+        refused && changes && stamp.ballot < asked.question.stamp.ballot
     }
 
     /// An answer has come. Late or repeated ones find nothing and do nothing.
@@ -466,5 +466,30 @@ fn target(request: &Request, order: Option<Shard>, map: &Map<'_>) -> Shard {
         Op::LoadOrders { .. } | Op::LoadItems { .. } | Op::LoadUsers { .. } | Op::Replace { .. } => {
             Shard::CLUSTER
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kassa_protocols::ids::{Ballot, OpId};
+
+    #[test]
+    fn a_refusal_of_a_leader_that_has_been_followed_counts_no_more() {
+        let mut ingress = Ingress::new(1);
+        let map = Map { shards: 1, order_batch: &|_| None };
+        let request = Request { op: Op::SubtractStock { item: "i".into(), units: 1 }, key: OpId(1) };
+        let actions = ingress.begin(Time(0), ClientId(1), request, Time(9), &map);
+        let [Action::Send(id)] = actions[..] else { panic!("{actions:?}") };
+        let stamp = |round| Stamp { ballot: Ballot::new(1, round, PodId(0)), ..Stamp::default() };
+        let refused = Tell::Outcome(Outcome::Refused(Refusal::OutOfStock("i".into())));
+        let _ = ingress.question(Time(0), id, |_| stamp(1));
+        assert!(!ingress.is_overtaken(id, &stamp(1), &refused));
+        // Stamped anew, for the next leader: that one may do it.
+        ingress.told(Time(0), id, Tell::Stale, &map);
+        let _ = ingress.question(Time(0), id, |_| stamp(2));
+        assert!(ingress.is_overtaken(id, &stamp(1), &refused));
+        assert!(!ingress.is_overtaken(id, &stamp(2), &refused));
+        assert!(!ingress.is_overtaken(id, &stamp(1), &Tell::Done), "what was done was done");
     }
 }

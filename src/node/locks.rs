@@ -1,5 +1,6 @@
 //! Users that a checkout of the blocking commit has locked, and who waits for them: first come, first served.
 //!
+//! What this office submits never meets a lock: so an outcome that somebody waits for is never "void, it is locked".
 //! The locks themselves are replicated (`modules::payment`); a leader learns of those of its predecessors when
 //! it takes office, and takes its own before it submits a vote. What waits is volatile, as all that a leader has
 //! not submitted.

@@ -117,7 +117,8 @@ pub enum Outcome {
     },
     /// `Repeat` of an order that is not paid.
     NotPaid,
-    /// Its ballot or generation is not the newest: the coordinator rereads.
+    /// Its ballot or generation is not the newest: the coordinator rereads. Or its user was locked by a newer
+    /// leader, so that it is of an older one.
     Aborted,
     /// A newer batch than the sender knows covers the order: the pod looks again.
     Overwritten,
@@ -369,7 +370,9 @@ impl Machine for Payments {
     type Outcome = Outcome;
 
     fn execute(&mut self, context: Context, command: &Command, view: &mut View<'_>) -> Outcome {
-        self.votes.assert_free(command);
+        if self.votes.forbid(command) {
+            return Outcome::Aborted;
+        }
         match command {
             Command::CreateUser { user } => self.create(view, user),
             Command::AddFunds { key, user, amount } => self.change(context, view, *key, user, *amount, true),

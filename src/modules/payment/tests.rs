@@ -200,11 +200,16 @@ fn a_vote_of_an_older_leader_is_no() {
 }
 
 #[test]
-#[should_panic(expected = "nothing changes a user that is locked")]
-fn a_user_that_is_locked_cannot_be_changed() {
+fn what_a_former_leader_proposed_is_void_behind_a_vote() {
     let mut shop = Shop::new();
-    shop.run(1, &prepare(2, txn(1, 1)));
-    shop.run(1, &Command::Pay { key: OpId(3), user: user(), amount: Money::whole(1) });
+    shop.run(2, &prepare(2, txn(2, 1)));
+    let pay = Command::Pay { key: OpId(3), user: user(), amount: Money::whole(7) };
+    let close = Command::Close { key: OpId(4), order: order() };
+    for late in [pay, close, prepare(5, txn(1, 1))] {
+        assert_eq!(shop.run(2, &late), Outcome::Aborted);
+    }
+    assert_eq!(shop.run(2, &Command::Commit(txn(2, 1))), Outcome::Charged { total: Money::whole(4) });
+    assert_eq!(shop.credit(), Money::whole(6));
 }
 
 #[test]

@@ -78,12 +78,9 @@ impl PaymentShard {
     }
 
     /// All participants have voted yes: the decision is made, and told to nobody before it is on this disk.
-    pub(super) fn voted_yes(&mut self, now: Time, txn: TxnId, disk: &dyn Disk, out: &mut Outbox) {
+    pub(super) fn voted_yes(&mut self, txn: TxnId, out: &mut Outbox) {
         self.blocking.decisions.make(txn);
         out.log(Shard { module: Module::Payment, no: self.no }, Record::Decided(txn));
-        if breaks::is("commit-before-decision") {
-            return self.decided(now, txn, disk, out);
-        }
         out.send(self.blocking.me, Message::Decided { txn });
     }
 

@@ -398,7 +398,7 @@ impl PaymentShard {
     ) {
         let Some(id) = self.checkouts.attempts.get(&txn).cloned() else { return };
         if outcome == payment::Outcome::Prepared {
-            return self.voted_yes(now, txn, disk, out);
+            return self.voted_yes(txn, out);
         }
         self.unlock(txn, disk, out);
         let Some(checkout) = self.checkouts.active.get_mut(&id) else { return };

@@ -1,6 +1,8 @@
 //! The coordinator's side of the reserving commit, in random order, against books of its own: who is asked,
 //! what is decided, and what the watermark of each stock shard says of what may still be charged.
 
+mod decisions;
+
 use kassa_protocols::commit::coordinator::{Action, Coordinator, Vote};
 use kassa_protocols::ids::{Ballot, PodId, ShardNo, TxnId};
 use kassa_protocols::time::Time;

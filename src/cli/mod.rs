@@ -3,11 +3,12 @@
 //! # Layout
 //! One file or folder a command. [`up`] runs a whole cluster on this machine, `serve` one pod of it;
 //! [`status`], [`verify`] and [`bench`] ask a running cluster over HTTP, with the lean client of
-//! [`http`]; [`torture`] breaks a cluster of its own; [`check`] reads a data directory. Reports are drawn with
+//! [`http`]; [`torture`] breaks a cluster of its own, and [`compare`] measures some of its own; [`check`] reads a data directory. Reports are drawn with
 //! [`page`]. `anyhow` is used here and in `main` alone.
 
 pub mod bench;
 pub mod check;
+pub mod compare;
 pub mod config;
 mod crowd;
 pub mod fail;
@@ -63,6 +64,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Measure how many checkouts are committed a second
     Bench(bench::BenchArgs),
+    /// Measure what each way to commit and to replicate costs and bears, side by side
+    Compare(compare::CompareArgs),
     /// Break a cluster of its own on purpose, under load, and check that nothing is lost or untrue
     Torture(torture::TortureArgs),
     /// Say whether a stopped pod's data directory is whole, and what is in it
@@ -99,6 +102,7 @@ pub fn run() -> anyhow::Result<Exit> {
         Some(Command::Replace(args)) => replace::run(&args),
         Some(Command::Verify(args)) => verify::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),
+        Some(Command::Compare(args)) => compare::run(&args),
         Some(Command::Torture(args)) => torture::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::RunWithParent(args)) => parent::run(&args).map(|()| Exit::Done),

@@ -111,17 +111,24 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-async fn ask(target: Target) -> Seen {
+/// What one pod says of itself.
+///
+/// # Errors
+/// Why it says nothing.
+pub async fn of(target: &Target) -> Result<Status, String> {
     let request = target.request("GET", "/status", None);
-    let answer = tokio::time::timeout(WAIT, async { Connection::new(&target).ask(&request).await }).await;
-    let status = match answer {
+    let answer = tokio::time::timeout(WAIT, async { Connection::new(target).ask(&request).await }).await;
+    match answer {
         Ok(Ok(answer)) if answer.status == 200 => serde_json::from_str(&answer.body)
             .map_err(|error| format!("its /status is not understood: {error}")),
         Ok(Ok(answer)) => Err(format!("it answered {}", answer.status)),
         Ok(Err(broken)) => Err(broken.to_string()),
         Err(_) => Err("no answer".to_owned()),
-    };
-    let (status, error) = match status {
+    }
+}
+
+async fn ask(target: Target) -> Seen {
+    let (status, error) = match of(&target).await {
         Ok(status) => (Some(status), None),
         Err(error) => (None, Some(error)),
     };

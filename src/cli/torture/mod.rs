@@ -6,10 +6,11 @@
 //! broken when is the [`weather`], and what was answered the [`tally`]; a pod that loses its disk is given another
 //! ([`refill`]). A scene whose clients have left is
 //! read back ([`reading`]) and judged ([`judge`]) by the books that the simulator is judged by. What must hold
-//! when all is over is in [`ends`]; [`report`] and [`timeline`] tell the rest.
+//! when all is over is in [`ends`]; [`report`] and [`timeline`] tell the rest. `kassa compare` kills pods of the same
+//! [`cluster`].
 
 mod clients;
-mod cluster;
+pub(super) mod cluster;
 mod ends;
 mod judge;
 mod reading;
@@ -17,7 +18,7 @@ mod refill;
 mod report;
 mod run;
 mod scene;
-mod schedule;
+pub(super) mod schedule;
 mod tally;
 mod timeline;
 mod weather;

@@ -8,8 +8,9 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// When a test gives up.
-const PATIENCE: Duration = Duration::from_secs(30);
+use wait::{PATIENCE, eventually_some};
+
+mod wait;
 
 /// Ports that were free a moment ago, all different.
 fn free_ports<const N: usize>() -> [u16; N] {
@@ -64,16 +65,10 @@ impl Pod {
 
     /// Asks for `path` until the answer is as `wanted`.
     fn wait_for(&self, path: &str, wanted: impl Fn(u16, &str) -> bool) {
-        let begun = Instant::now();
-        let mut last = None;
-        while begun.elapsed() < PATIENCE {
-            last = self.get(path);
-            if last.as_ref().is_some_and(|(status, body)| wanted(*status, body)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("{path} never was as expected; last: {last:?}");
+        eventually_some(path, || match self.get(path) {
+            Some((status, body)) if wanted(status, &body) => Ok(()),
+            other => Err(other),
+        });
     }
 
     fn terminate(mut self) -> (Option<i32>, Duration) {

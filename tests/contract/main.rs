@@ -26,3 +26,5 @@ mod races;
 mod rows;
 mod shop;
 mod stock;
+#[path = "../wait/mod.rs"]
+mod wait;

@@ -1,23 +1,19 @@
 //! The cluster under test, and the contract's shapes.
 
 use super::http::{Conn, Members, Response, number, text};
+use super::wait::eventually_some;
 use rand::RngExt;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 /// What listens, and whose turn it is.
 pub struct Shop {
     pub pods: Vec<SocketAddr>,
     turn: AtomicUsize,
 }
-
-/// For a cluster to start, on a machine that has other things to do.
-const START_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The cluster of this run: started by the first test that asks.
 pub fn shop() -> &'static Shop {
@@ -82,20 +78,14 @@ fn free_ports() -> u16 {
 }
 
 fn wait_until_ready(pods: &[SocketAddr]) {
-    let deadline = Instant::now() + START_PATIENCE;
     for &pod in pods {
-        let mut said = "it does not listen".to_owned();
-        loop {
-            if TcpStream::connect(pod).is_ok() {
-                let response = Conn::open(pod).request("GET", "/readyz", None);
-                if response.status == 200 {
-                    break;
-                }
-                said = response.body;
+        eventually_some(&format!("{pod} is ready"), || {
+            if TcpStream::connect(pod).is_err() {
+                return Err("it does not listen".to_owned());
             }
-            assert!(Instant::now() < deadline, "{pod} does not get ready: {said}");
-            sleep(Duration::from_millis(20));
-        }
+            let response = Conn::open(pod).request("GET", "/readyz", None);
+            if response.status == 200 { Ok(()) } else { Err(response.body) }
+        });
     }
 }
 

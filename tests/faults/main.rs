@@ -13,3 +13,5 @@ mod rot;
 mod slow;
 mod uneven;
 mod versions;
+#[path = "../wait/mod.rs"]
+mod wait;

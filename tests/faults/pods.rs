@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
-use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
-/// Far more than anything here takes; a test that waits this long has failed.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub use crate::wait::{PATIENCE, eventually};
+
 /// Ports for one cluster of `kassa serve`: the fabric's right behind those for clients.
 const PORTS_EACH: u16 = 16;
 
@@ -221,14 +220,6 @@ pub fn kill(pid: i32, signal: Signal) {
 pub fn limit_files(pid: i32, bytes: Option<u64>) {
     let limit = Rlimit { current: bytes, maximum: getrlimit(Resource::Fsize).maximum };
     prlimit(Some(Pid::from_raw(pid).unwrap()), Resource::Fsize, limit).unwrap();
-}
-
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !holds() {
-        assert!(started.elapsed() < PATIENCE, "never: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 /// Status and body; `None` if nobody answers.

@@ -29,6 +29,8 @@ struct Promise {
     receipt: Box<Receipt>,
     total: Money,
     user_incarnation: Incarnation,
+    /// Whether it debits the user: a payment may stand already.
+    debits: bool,
 }
 
 /// What is known of a yes vote at any time.
@@ -112,10 +114,11 @@ impl Payments {
     ) -> Outcome {
         match self.judge(context, view, key, order, receipt, total) {
             Err(outcome) => outcome,
-            Ok(Judged { user, payments: _, total }) => {
+            Ok(Judged { user, mut payments, total }) => {
                 let user_incarnation = user.incarnation;
+                let debits = payments.standing(user_incarnation).is_none();
                 let (order, receipt) = (order.clone(), Box::new(receipt.clone()));
-                let promise = Promise { key, order, receipt, total, user_incarnation };
+                let promise = Promise { key, order, receipt, total, user_incarnation, debits };
                 let txn = promise.receipt.txn;
                 view.set(prepared_key(txn), encode(&promise));
                 self.votes.insert(txn, &promise);
@@ -136,9 +139,17 @@ impl Payments {
     /// The transaction was decided: the charge is made. Nothing happens if it has been.
     pub(super) fn commit(&mut self, context: Context, view: &mut View<'_>, txn: TxnId) -> Outcome {
         let Some(promise) = self.redeem(view, txn) else { return Outcome::Acknowledged };
-        let Promise { key, order, receipt, total, user_incarnation } = promise;
+        let Promise { key, order, receipt, total, user_incarnation, debits } = promise;
         let payments = self.order(view, &order).ok();
-        let user = self.user(view, &order.user).filter(|user| user.incarnation == user_incarnation);
+        let mut user = self.user(view, &order.user).filter(|user| user.incarnation == user_incarnation);
+        // A batch over the order takes the record of the charge, and not its price back.
+        if payments.is_none()
+            && debits
+            && let Some(user) = &mut user
+        {
+            user.credit = user.credit.checked_sub(total).expect("judged, and locked since");
+            Self::save_user(view, &order.user, user);
+        }
         self.carry_out(context, view, key, &order, &receipt, total, user_incarnation, user, payments)
     }
 

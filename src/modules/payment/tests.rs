@@ -142,6 +142,26 @@ fn a_key_that_acted_on_two_lives_of_a_user_repeats_its_newest_answer() {
 }
 
 #[test]
+fn a_user_pays_what_was_promised_though_a_batch_overwrote_the_order_since() {
+    let batch = Load::Orders { n: 10, n_items: 1, n_users: 1, item_price: Money::whole(1) };
+    let batch = BatchRecord { incarnation: Incarnation(1), key: OpId(90), seed: 0, load: batch };
+    for paid_before in [false, true] {
+        let mut shop = Shop::new();
+        let order = OrderRef { order: "5".into(), ..order() };
+        if paid_before {
+            shop.run(1, &Command::PayOrder { key: OpId(3), order: order.clone(), amount: Money::whole(4) });
+        }
+        let Command::Charge { key, receipt, total, .. } = charge(2, txn(1, 1), None) else { unreachable!() };
+        let prepare = Command::Prepare { key, order: order.clone(), receipt, total };
+        assert_eq!(shop.run(1, &prepare), Outcome::Prepared);
+        shop.run(1, &Command::Load(batch.clone()));
+        assert_eq!(shop.run(1, &Command::Commit(txn(1, 1))), Outcome::Charged { total: Money::whole(4) });
+        assert_eq!(shop.credit(), Money::whole(6), "paid once; {paid_before}");
+        assert!(shop.payments.unfinished().contains_key(&txn(1, 1)));
+    }
+}
+
+#[test]
 fn a_paid_order_does_not_grow_with_those_who_ask_to_check_it_out() {
     let mut shop = Shop::new();
     shop.run(1, &charge(2, txn(1, 1), None));

@@ -188,15 +188,22 @@ fn death(figures: &Figures, default: &Measured, blocking: &Measured) -> Conclusi
         short(before[1]),
         seconds(silent.middle, SLICE_MS),
     );
+    let most = reserving.high.max(before[1]);
+    let held = blocking.crashes.iter().filter(|crash| stuck(crash) > most).count();
     let (told, more) = if before[0] > BUSY_SHARE * float(of) {
-        (Told::Unclear, "The machine was too busy to tell: many could not buy though nothing was wrong.")
-    } else if locking.low > reserving.high.max(before[1]) {
         (
-            Told::Clear,
-            "What the dead coordinator alone knows stays locked until it returns, and what waits for that keeps locks of its own.",
+            Told::Unclear,
+            "The machine was too busy to tell: many could not buy though nothing was wrong.".to_owned(),
         )
+    } else if held > 0 {
+        let deaths = blocking.crashes.len();
+        let what = "What the dead coordinator alone knows stays locked until it returns, and what waits for that keeps locks of its own";
+        (Told::Clear, format!("{what}: so it was in {held} of {deaths} deaths."))
     } else {
-        (Told::Unclear, "These deaths do not tell the two apart.")
+        (
+            Told::Unclear,
+            "None of these deaths fell between a vote and its outcome, or none that shows.".to_owned(),
+        )
     };
     Conclusion { topic, told, text: format!("{measured} {more}") }
 }

@@ -142,6 +142,11 @@ impl Replica {
         if snapshot.version <= committed || !fits || lacks_deletions || in_office {
             return false;
         }
+        // What is committed in a ballot was promised to it by R: a candidate of an older one has lost, and must not
+        // lead on top of what it could not have written.
+        if snapshot.version.ballot > self.promised {
+            self.promise(now, snapshot.version.ballot, fx);
+        }
         let before = self.chain.accepted();
         self.chain.restart_at(snapshot.version, snapshot.time);
         self.wanted.clear();

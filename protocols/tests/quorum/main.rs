@@ -28,6 +28,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a surprise is a failure")]
 
+mod copy;
 mod epochs;
 mod golden;
 mod model;

@@ -11,6 +11,7 @@ trap '[ -z "$up" ] || kill "$up" 2>/dev/null || true; wait || true; rm -rf "$wor
 
 # The settings of all pods, and flags of `up` behind a bar.
 configurations=(
+  'checkout.commit="blocking"'
   'stock.protocol="paxos"'
   'stock.write_quorum="all"'
   'payment.protocol="quorum"'

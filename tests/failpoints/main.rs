@@ -17,3 +17,5 @@ mod load;
 mod pods;
 mod replicas;
 mod sites;
+#[path = "../wait/mod.rs"]
+mod wait;

@@ -12,10 +12,11 @@ use std::collections::VecDeque;
 /// Entities listed in one answer, beyond the bucket that reaches it: some 25 KiB, and a millisecond of work, since a
 /// replica that joins asks so in all of its shards at once.
 const LISTED_ENTITIES_MAX: usize = 512;
-/// Entities asked for at a time.
-const WANTED_ENTITIES_MAX: usize = 256;
-/// Item bytes in one answer, beyond the entity that reaches it: well below what a frame holds.
-const CONTENTS_BYTES_MAX: usize = 256 * 1_024;
+/// Entities asked for at a time. All shards of a replica that joins ask at once, and a round of the pod that answers
+/// must not become so long for it that heartbeats come late: the pods beside a lost disk have nobody to spare.
+const WANTED_ENTITIES_MAX: usize = 32;
+/// Item bytes in one answer, beyond the entity that reaches it.
+const CONTENTS_BYTES_MAX: usize = 64 * 1_024;
 /// A question is repeated after at most as many times the usual wait. Each repeat doubles it: a peer that takes longer
 /// to answer than one wait would otherwise be asked faster than it answers, for ever.
 const WAITS_MAX: u64 = 4;

@@ -6,8 +6,11 @@ use bytes::Bytes;
 use kassa_protocols::ids::{Module, Shard};
 use std::collections::VecDeque;
 
-/// The format of a round's log record. A newer one is refused before anything of it is believed.
-const LOG_VERSION: u8 = 1;
+/// The format of a round's log record. A newer one is refused before anything of it is believed. 2 adds the blocking
+/// commit's commands and decisions.
+const LOG_VERSION: u8 = 2;
+/// What this kassa reads: version 2 takes nothing away.
+const LOG_VERSION_OLDEST: u8 = 1;
 
 /// One store's log: positions, and how much of it is not covered by checkpoints.
 #[derive(Debug)]
@@ -77,10 +80,31 @@ pub enum LogError {
 /// If the record is of another version, or does not decode.
 pub fn unpack(store: Module, position: u64, packed: &[u8]) -> Result<Vec<(Shard, Record)>, LogError> {
     match packed.split_first() {
-        Some((&LOG_VERSION, body)) => {
+        Some((LOG_VERSION_OLDEST..=LOG_VERSION, body)) => {
             postcard::from_bytes(body).map_err(|_| LogError::Undecodable { store, position })
         }
         Some((&found, _)) => Err(LogError::Version { store, position, found }),
         None => Err(LogError::Undecodable { store, position }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_older_kassa_logged_is_read_and_what_a_newer_one_did_is_refused() {
+        let read = |version| {
+            let mut packed = pack(&[]).to_vec();
+            packed[0] = version;
+            unpack(Module::Payment, 7, &packed)
+        };
+        for version in LOG_VERSION_OLDEST..=LOG_VERSION {
+            assert_eq!(read(version).map(|records| records.len()), Ok(0));
+        }
+        for found in [LOG_VERSION_OLDEST - 1, LOG_VERSION + 1] {
+            let refused = LogError::Version { store: Module::Payment, position: 7, found };
+            assert_eq!(read(found).map(|records| records.len()), Err(refused));
+        }
     }
 }

@@ -338,10 +338,12 @@ impl StockShard {
         for txn in doubts {
             by_shard.entry(txn.shard).or_default().push(txn);
         }
-        for (payment, mut txns) in by_shard {
-            txns.truncate(DOUBT_BATCH_MAX);
+        let batches =
+            by_shard.iter().flat_map(|(no, txns)| txns.chunks(DOUBT_BATCH_MAX).map(|txns| (*no, txns)));
+        for (payment, txns) in batches {
             let shard = Shard { module: Module::Payment, no: payment };
             let asked_by = routes.me();
+            let txns = txns.to_vec();
             let message = Message::Doubt { payment, stock: self.no, txns, asked_by };
             match routes.leader(shard) {
                 Some(leader) => out.post_again(leader, message),

@@ -47,7 +47,7 @@ while read -r name where bound; do
   if [ "$where" = sim ] || [ "$where" = blocking ]; then
     config=commit=reserve
     [ "$where" = sim ] || config=commit=blocking
-    if BREAK=$name CONFIG=$config SEEDS=$bound "${programs[sim]}" seeds_hold --nocapture >"$logs/out" 2>&1; then
+    if BREAK=$name CONFIG=$config SEEDS=$bound "${programs[sim]}" --exact seeds::seeds_hold --nocapture >"$logs/out" 2>&1; then
       grep -A1 ': noticed after' "$logs/out" | cut -c1-200
       continue
     fi

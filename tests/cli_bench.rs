@@ -7,12 +7,15 @@ use kassa::cli::bench::engine::{self, Live};
 use kassa::cli::bench::prepare::Shop;
 use kassa::cli::bench::settings::{Pace, Settings};
 use kassa::cli::bench::tally::Tally;
-use kassa::cli::http::{Connection, Target};
+use kassa::cli::http::Target;
 use rustix::process::{Pid, Signal, kill_process};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+use wait::eventually;
+
+mod wait;
 
 /// A server that answers everything at once: a process of its own, so that it can be stopped.
 struct Server {
@@ -21,7 +24,7 @@ struct Server {
 }
 
 impl Server {
-    async fn start() -> Self {
+    fn start() -> Self {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let (parent, port_text) = (std::process::id().to_string(), port.to_string());
         let child = Command::new(env!("CARGO_BIN_EXE_kassa"))
@@ -30,12 +33,7 @@ impl Server {
             .spawn()
             .unwrap();
         let server = Self { child, target: Target::local(port) };
-        let begun = Instant::now();
-        let request = server.target.request("GET", "/", None);
-        while Connection::new(&server.target).ask(&request).await.is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(30), "the server did not start");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        eventually("the server listens", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
         server
     }
 
@@ -56,7 +54,7 @@ impl Drop for Server {
 /// in truth.
 async fn stalled(pace: Pace, clients: usize) -> (Tally, Duration) {
     const STALL: Duration = Duration::from_secs(1);
-    let server = Server::start().await;
+    let server = Server::start();
     let mut settings = Settings::new(vec![server.target.clone()], clients, Duration::from_secs(4));
     settings.pace = pace;
     let orders = (0..1_000_000).map(|id: u32| id.to_string()).collect();
@@ -107,7 +105,7 @@ async fn an_open_loop_sees_a_stall_that_a_closed_one_hardly_does() {
 
 #[tokio::test]
 async fn a_rate_that_cannot_be_offered_is_told() {
-    let server = Server::start().await;
+    let server = Server::start();
     server.signal(Signal::STOP);
     let mut settings = Settings::new(vec![server.target.clone()], 8, Duration::from_secs(1));
     settings.pace = Pace::Open { rate_per_second: 200.0 };

@@ -16,11 +16,11 @@
 //! Time is a value ([`time::Time`]); nothing rests on it but when to ask, retry, suspect or expire.
 //! Invariants are asserted in production too; a refusal is an outcome, never an error.
 //!
-//! A machine can be cloned, and hashed with all that its behaviour depends on: so `tests/models` tries all
+//! A machine can be cloned, and hashed with all that its behaviour depends on (but for [`patience`]): so `tests/models` tries all
 //! that can happen to it.
 //!
 //! # Layout
-//! [`ids`], [`time`], [`effects`], [`placement`], [`tables`] are shared words. [`paxos`], [`quorum`],
+//! [`ids`], [`time`], [`effects`], [`placement`], [`tables`], [`patience`] are shared words. [`paxos`], [`quorum`],
 //! [`eventual`] and [`commit`] are one protocol each and never import each other. [`breaks`] is how the
 //! simulator has one rule broken on purpose.
 
@@ -29,6 +29,7 @@ pub mod commit;
 pub mod effects;
 pub mod eventual;
 pub mod ids;
+pub mod patience;
 pub mod paxos;
 pub mod placement;
 pub mod quorum;

@@ -27,4 +27,5 @@ mod run;
 mod scenario;
 mod seeds;
 mod setting;
+mod sluggish;
 mod world;

@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 
 #[derive(Clone, Debug, Hash)]
 pub(super) struct Candidate {
-    /// When it last got further.
-    progress_at: Time,
+    /// Unless it gets further before.
+    pub gives_up_at: Time,
     pub resend_at: Time,
     /// Each voter's part of phase 1.
     parts: Vec<Part>,
@@ -32,12 +32,6 @@ struct Part {
     applied: Option<u64>,
 }
 
-impl Candidate {
-    pub fn gives_up_at(&self, timeout: Span) -> Time {
-        self.progress_at + timeout
-    }
-}
-
 impl Replica {
     /// The leader, or a candidate that was promised, is alive: stand only when it has been silent.
     pub(super) fn heard(&mut self, now: Time) {
@@ -45,10 +39,15 @@ impl Replica {
         self.suspect = false;
         self.yielded = false;
         self.hint = None;
-        self.stand_at = now + self.config.timing.election_timeout + self.stagger();
+        self.stand_at = now + self.election_timeout(now) + self.stagger();
         if matches!(self.role, Role::Canvassing { .. }) {
             self.role = Role::Follower;
         }
+    }
+
+    /// For how long a leader, a majority or phase 1 may be silent.
+    pub(super) fn election_timeout(&self, now: Time) -> Span {
+        self.patience.wait(now, self.config.timing.election_timeout)
     }
 
     /// Voters wait a little longer one after the other, so that candidates seldom clash.
@@ -63,7 +62,7 @@ impl Replica {
     }
 
     fn lost_leader(&self, now: Time) -> bool {
-        self.suspect || now.since(self.heard_at) >= self.config.timing.election_timeout
+        self.suspect || now.since(self.heard_at) >= self.election_timeout(now)
     }
 
     /// Gives up leading or standing, if it did. The ballot is never taken up again.
@@ -75,12 +74,15 @@ impl Replica {
             peer.wants_from = None;
         }
         if led_or_stood {
-            self.stand_at = now + self.config.timing.election_timeout + self.stagger();
+            self.stand_at = now + self.election_timeout(now) + self.stagger();
             fx.events.push(Event::Deposed);
         }
     }
 
     pub(super) fn canvass(&mut self, now: Time, fx: &mut Fx) {
+        if matches!(self.role, Role::Follower) && !self.suspect {
+            self.patience.lose(now);
+        }
         self.leader = None;
         self.stand_at = now + self.config.timing.heartbeat + self.stagger();
         self.reached = None;
@@ -186,7 +188,7 @@ impl Replica {
         let next = self.log.applied() + 1;
         let part = |voter: &PodId| Part { voter: *voter, next, applied: None };
         self.role = Role::Candidate(Candidate {
-            progress_at: now,
+            gives_up_at: now + self.election_timeout(now),
             resend_at: now,
             parts: self.config.voters.iter().map(part).collect(),
             tail: BTreeMap::new(),
@@ -222,12 +224,13 @@ impl Replica {
         next: Option<u64>,
         fx: &mut Fx,
     ) {
+        let gives_up_at = now + self.election_timeout(now);
         let Role::Candidate(candidate) = &mut self.role else { return };
         if ballot != self.promised {
             return;
         }
         let Some(part) = candidate.parts.iter_mut().find(|part| part.voter == from) else { return };
-        candidate.progress_at = now;
+        candidate.gives_up_at = gives_up_at;
         for (index, accepted, entry) in tail {
             merge(&mut candidate.tail, index, accepted, entry);
         }
@@ -246,8 +249,9 @@ impl Replica {
 
     /// The chosen prefix grew: a candidate may have waited for that.
     pub(super) fn caught_up(&mut self, now: Time, fx: &mut Fx) {
+        let gives_up_at = now + self.election_timeout(now);
         if let Role::Candidate(candidate) = &mut self.role {
-            candidate.progress_at = now;
+            candidate.gives_up_at = gives_up_at;
             self.conclude(now, fx);
         }
     }
@@ -295,9 +299,9 @@ impl Replica {
     }
 
     pub(super) fn tick_candidate(&mut self, now: Time, fx: &mut Fx) {
-        let timing = self.config.timing;
         let Role::Candidate(candidate) = &self.role else { return };
-        if now >= candidate.gives_up_at(timing.election_timeout) {
+        if now >= candidate.gives_up_at {
+            self.patience.lose(now);
             self.step_down(now, fx);
             self.stand_soon(now);
         } else if now >= candidate.resend_at {

@@ -253,10 +253,11 @@ impl Replica {
         }
         let timing = self.config.timing;
         leader.heartbeat_at = now + timing.heartbeat;
-        let hears =
-            |peer: &&Peer| peer.voter && peer.votes && now.since(peer.heard_at) < timing.election_timeout;
+        let timeout = self.election_timeout(now);
+        let hears = |peer: &&Peer| peer.voter && peer.votes && now.since(peer.heard_at) < timeout;
         if 1 + self.peers.iter().filter(hears).count() < self.majority {
             // Cut off: its heartbeats must not keep it in office where they still arrive.
+            self.patience.lose(now);
             self.step_down(now, fx);
             self.leader = None;
             self.stand_soon(now);

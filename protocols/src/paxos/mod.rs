@@ -48,6 +48,7 @@ pub use log::HISTORY_BYTES_MAX;
 pub use message::{Body, Durable, Entry, Event, Fx, Message, Record};
 
 use crate::ids::{Ballot, PodId, Shard};
+use crate::patience::Patience;
 use crate::time::{ShardTime, Span, Time};
 use election::Candidate;
 use leader::Leader;
@@ -146,6 +147,7 @@ pub struct Replica {
     /// Who has answered the poll that an offered office calls for.
     reached: Option<Vec<PodId>>,
     tickets: u64,
+    patience: Patience,
 }
 
 #[derive(Clone, Debug, Hash)]
@@ -236,6 +238,7 @@ impl Replica {
             polls: 0,
             reached: None,
             tickets: 0,
+            patience: Patience::default(),
             config,
         }
     }
@@ -321,9 +324,7 @@ impl Replica {
                 let behind = self.log.applied() < self.committed && self.leader.is_some();
                 if behind { stand_at.min(self.catch_up_at) } else { stand_at }
             }
-            Role::Candidate(candidate) => {
-                candidate.resend_at.min(candidate.gives_up_at(self.config.timing.election_timeout))
-            }
+            Role::Candidate(candidate) => candidate.resend_at.min(candidate.gives_up_at),
             Role::Leader(leader) if leader.reads.are_due() => Time::default(),
             Role::Leader(leader) => leader.heartbeat_at,
         }

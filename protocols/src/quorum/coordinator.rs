@@ -245,8 +245,10 @@ impl Replica {
             return;
         }
         coordinator.beat_at = now.next_beat(timing.heartbeat);
-        let near = |(pod, peer): &(&PodId, &Peer)| **pod == me || now.since(peer.heard) < timing.election;
+        let timeout = self.patience.wait(now, timing.election);
+        let near = |(pod, peer): &(&PodId, &Peer)| **pod == me || now.since(peer.heard) < timeout;
         if coordinator.peers.iter().filter(near).count() < self.config.write_quorum {
+            self.patience.lose(now);
             // Cut off: no more heartbeats, so that those who still hear this pod choose another.
             self.retire(now, fx);
             return;

@@ -65,6 +65,9 @@ impl Replica {
         let timing = self.config.timing;
         let rank = self.rank();
         let Role::Follower(follower) = &mut self.role else { return };
+        if !follower.suspect {
+            self.patience.lose(now);
+        }
         let wait = Span(timing.stagger.0 << follower.tries.min(CANVASS_DOUBLINGS_MAX)).min(timing.election);
         follower.suspect = true;
         follower.leader = None;
@@ -81,7 +84,7 @@ impl Replica {
         // One that joins may say so as well: this decides nothing, and where W is all of them it has to.
         let lost = match &self.role {
             Role::Follower(follower) => {
-                let silent = now.since(follower.heard) >= self.config.timing.election;
+                let silent = now.since(follower.heard) >= self.election_timeout(now);
                 let never = self.promised.round == 0;
                 follower.suspect || silent || never || from == self.promised.pod()
             }
@@ -126,7 +129,7 @@ impl Replica {
         let timing = self.config.timing;
         self.role = Role::Candidate(Candidate {
             ballot,
-            deadline: now + timing.election + times(timing.stagger, self.rank()),
+            deadline: now + self.election_timeout(now) + times(timing.stagger, self.rank()),
             resend_at: now + timing.heartbeat,
             promises: BTreeMap::new(),
             asked: None,
@@ -142,6 +145,7 @@ impl Replica {
         let me = self.config.me;
         let Role::Candidate(candidate) = &mut self.role else { return };
         if now >= candidate.deadline {
+            self.patience.lose(now);
             self.retire(now, fx);
             return;
         }
@@ -214,7 +218,7 @@ impl Replica {
 
     /// The coordinator of the promised ballot lives, or its candidate does.
     pub(super) fn heard_coordinator(&mut self, now: Time) {
-        let wait = self.config.timing.election;
+        let wait = self.election_timeout(now);
         let stagger = times(self.config.timing.stagger, self.rank());
         let Role::Follower(follower) = &mut self.role else { return };
         follower.heard = now;
@@ -243,6 +247,11 @@ impl Replica {
             follower.tries = 0;
             self.suspect(now);
         }
+    }
+
+    /// For how long a coordinator, a write quorum or a takeover may be silent.
+    pub(super) fn election_timeout(&self, now: Time) -> Span {
+        self.patience.wait(now, self.config.timing.election)
     }
 
     /// This replica's turn among those that may stand once the last coordinator is lost; that one's

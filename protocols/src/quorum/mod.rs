@@ -52,6 +52,7 @@ pub use types::{Beat, Durable, Event, Have, Message, Record, Snapshot, Version, 
 use crate::breaks;
 use crate::effects;
 use crate::ids::{Ballot, PodId, Shard};
+use crate::patience::Patience;
 use crate::time::{ShardTime, Span, Time};
 use chain::Chain;
 use coordinator::Coordinator;
@@ -152,6 +153,7 @@ pub struct Replica {
     preferred: PodId,
     urgent: bool,
     role: Role,
+    patience: Patience,
 }
 
 #[derive(Clone, Debug, Hash)]
@@ -185,6 +187,7 @@ impl Replica {
             preferred: config.replicas[0],
             urgent: false,
             role: Role::Follower(Follower::new(now)),
+            patience: Patience::default(),
             config,
         }
     }

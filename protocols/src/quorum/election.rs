@@ -125,6 +125,10 @@ impl Replica {
     /// others have seen must not be forgotten and used again.
     pub(super) fn stand(&mut self, now: Time, fx: &mut Effects) {
         let ballot = self.next_ballot();
+        // Who leads counts no vote of a lost disk: not before this replica is told which was replaced.
+        if ballot.epoch > self.config.epoch {
+            return;
+        }
         self.promise(now, ballot, fx);
         let timing = self.config.timing;
         self.role = Role::Candidate(Candidate {

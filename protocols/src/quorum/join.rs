@@ -41,7 +41,11 @@ impl Replica {
         }
         self.config.epoch = epoch;
         let in_office = !matches!(self.role, Role::Follower(_));
-        self.promise(now, Ballot { epoch, round: 0, pod: 0 }, fx);
+        let floor = Ballot { epoch, round: 0, pod: 0 };
+        // After a loss of power a disk may hold the promise, and not yet that the replacement was agreed.
+        if floor > self.promised {
+            self.promise(now, floor, fx);
+        }
         self.follow_nobody(now);
         if in_office {
             self.stand(now, fx);

@@ -91,6 +91,10 @@ impl Runner for Golden {
                 let pod = pod()?;
                 world.replace(pod);
             }
+            "forget_epoch" => {
+                let pod = pod()?;
+                world.forget_epoch(pod);
+            }
             "tell" => {
                 let pod = pod()?;
                 world.tell(pod);

@@ -103,6 +103,9 @@ impl Run {
             if self.world.runs(pod) {
                 let batches = self.rng.random_range(0..4);
                 self.world.crash(pod, batches);
+                if self.rng.random_range(0..4) == 0 {
+                    self.world.forget_epoch(pod);
+                }
             } else if !self.world.pod(pod).waits() {
                 self.world.start(pod);
             }

@@ -98,6 +98,13 @@ impl World {
         }
     }
 
+    /// What a pod that is down knew of replaced disks is not known to be agreed by what its own disk says: it will
+    /// be told again. Its promises in the newer epoch stand.
+    pub fn forget_epoch(&mut self, pod: PodId) {
+        let config = &mut self.pod(pod).config;
+        config.epoch = config.joined.max(1);
+    }
+
     /// The process dies; of its batches the first few are on disk, and its connections are reset.
     pub fn crash(&mut self, pod: PodId, batches: usize) {
         self.pod(pod).sync_and_crash(batches);

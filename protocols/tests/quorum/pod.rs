@@ -69,6 +69,8 @@ pub struct Pod {
     /// Whether the next round writes a checkpoint, and whether that cuts the log.
     pub checkpoint: Option<bool>,
     was_leading: bool,
+    /// What its disk says of the epoch, whatever it was told since.
+    pub epoch_at_start: u32,
 }
 
 struct Read {
@@ -97,6 +99,7 @@ impl Pod {
             events: Vec::new(),
             checkpoint: None,
             was_leading: false,
+            epoch_at_start: 1,
         }
     }
 
@@ -111,6 +114,7 @@ impl Pod {
     /// Starts from the disk alone.
     pub fn start(&mut self, now: Time, round: &mut Round, model: &mut Model) {
         let mut replica = Replica::new(self.config.clone(), self.disk.durable, now);
+        self.epoch_at_start = self.config.epoch;
         self.tables = self.disk.tables.clone();
         for record in &self.disk.log {
             let bytes = postcard::to_stdvec(record).unwrap();

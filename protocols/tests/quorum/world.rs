@@ -98,11 +98,11 @@ impl World {
         }
     }
 
-    /// What a pod that is down knew of replaced disks is not known to be agreed by what its own disk says: it will
-    /// be told again. Its promises in the newer epoch stand.
+    /// What a pod that is down was told of replaced disks while it ran, its own disk does not say to be agreed: it
+    /// will be told again. Its promises in the newer epoch stand.
     pub fn forget_epoch(&mut self, pod: PodId) {
-        let config = &mut self.pod(pod).config;
-        config.epoch = config.joined.max(1);
+        let pod = self.pod(pod);
+        pod.config.epoch = pod.epoch_at_start;
     }
 
     /// The process dies; of its batches the first few are on disk, and its connections are reset.

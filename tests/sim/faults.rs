@@ -148,8 +148,29 @@ pub fn schedule(scenario: &Scenario, rng: &mut ChaCha8Rng) -> Vec<Fault> {
     if !rotten && !faults.is_empty() && scenario.may_lose_disks() {
         faults.extend(lost_disks(scenario, rng.clone()));
     }
+    let stalls = stalls(scenario, &faults, rng.clone());
+    faults.extend(stalls);
     faults.sort_by_key(|fault| fault.at_us);
     faults
+}
+
+/// Before some of the losses of power everywhere all disks stall: what was written then is on none of them, and
+/// whoever said too early that it was is found out. Drawn apart, as lost disks are.
+fn stalls(scenario: &Scenario, faults: &[Fault], mut rng: ChaCha8Rng) -> Vec<Fault> {
+    rng.set_stream(2);
+    let mut stalls = Vec::new();
+    for blackout in faults.iter().filter(|fault| fault.kind == Kind::Blackout) {
+        if rng.random_bool(0.5) {
+            let for_us = rng.random_range(20_000..400_000).min(blackout.at_us);
+            let times = rng.random_range(20..400);
+            stalls.extend((0..scenario.pods).map(|pod| Fault {
+                at_us: blackout.at_us - for_us,
+                for_us,
+                kind: Kind::SlowDisk { pod, times },
+            }));
+        }
+    }
+    stalls
 }
 
 /// In some seeds disks are lost, one after the other. Drawn apart, so that all else is as it would be without.

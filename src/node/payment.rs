@@ -158,7 +158,8 @@ impl PaymentShard {
         }
         if let Ask::Anywhere { request, incarnation, price } = question.ask {
             if !self.is_serving() {
-                return self.anywhere(now, asker, &request, incarnation, price, disk, out);
+                let stamp = question.stamp.time;
+                return self.anywhere(now, asker, &request, incarnation, price, stamp, disk, out);
             }
             question.ask = match price {
                 Some(price) => Ask::Add { request, incarnation, price },

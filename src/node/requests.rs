@@ -10,7 +10,7 @@ use crate::modules::payment::{Command, OrderRef};
 use crate::modules::request::{Answer, Op, OrderId, Outcome, Refusal, Request, UserId};
 use kassa_protocols::ids::{Incarnation, OpId};
 use kassa_protocols::tables::Disk;
-use kassa_protocols::time::Time;
+use kassa_protocols::time::{ShardTime, Time};
 
 impl PaymentShard {
     /// `pay`, `cancel` and `status` of an order that is known to exist, or to have existed: then only what
@@ -136,6 +136,7 @@ impl PaymentShard {
         request: &Request,
         incarnation: Incarnation,
         price: Option<crate::modules::money::Money>,
+        stamp: ShardTime,
         disk: &dyn Disk,
         out: &mut Outbox,
     ) {
@@ -158,6 +159,15 @@ impl PaymentShard {
         if matches!(request.op, Op::FindOrder { .. }) {
             let outcome = self.view(&order, disk);
             return self.orders.hold(asker, Held::Outcome(outcome), out);
+        }
+        // An edit that an owner refused while the order was paid must not slip into what a cancel opened since.
+        let open = self.orders.checkout_lines(disk, id, batch.as_ref()).and_then(|lines| lines.generation);
+        let shard_time = self.group.time();
+        let may_edit = self.group.look(disk, |payments, view| {
+            payments.order(view, &order).is_ok_and(|payments| payments.may_edit(open, stamp, shard_time))
+        });
+        if !may_edit {
+            return self.say(asker, Tell::NotLeader { leader: None }, out);
         }
         match self.orders.edit(now, asker, &order, batch.as_ref(), request, price, disk, out) {
             Ok(()) => {}

@@ -80,6 +80,14 @@ impl OrderPayments {
     pub fn charge(&self) -> Option<&Receipt> {
         self.payments.iter().rev().filter(|p| !p.refunded).find_map(|p| p.receipt.as_ref())
     }
+    /// Whether an edit that came in at the shard time `stamp` may be part of that generation: not if its order was
+    /// paid, or may have been, at any moment since. An earlier attempt may have been refused for that.
+    #[must_use]
+    pub fn may_edit(&self, generation: Option<TxnId>, stamp: ShardTime, now: ShardTime) -> bool {
+        let unpaid_since =
+            || self.keys.iter().all(|entry| entry.time < stamp) && stamp >= keys::kept_since(now);
+        generation.is_none() || generation == self.generation() && unpaid_since()
+    }
     pub(super) fn find_key(&self, key: OpId) -> Option<&KeyEntry> {
         self.keys.iter().find(|entry| entry.key == key)
     }

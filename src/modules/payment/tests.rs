@@ -110,6 +110,24 @@ fn a_key_finds_its_charge_even_after_the_cancel() {
 }
 
 #[test]
+fn an_edit_from_before_a_cancel_is_no_part_of_what_it_opened() {
+    let mut shop = Shop::new();
+    shop.run(1, &charge(2, txn(1, 1), None));
+    shop.run(1, &Command::Cancel { key: OpId(3), order: order() });
+    let view = &mut View { state: &mut shop.state, disk: &Nothing };
+    let payments = shop.payments.order(view, &order()).expect("paid");
+    let (cancelled, opened) = (ShardTime(1_000), Some(txn(1, 1)));
+    let may_edit = |generation, stamp: u64| payments.may_edit(generation, ShardTime(stamp), cancelled);
+    assert!(!may_edit(opened, 999), "it may have been refused as the order was paid");
+    assert!(!may_edit(opened, 1_000));
+    assert!(may_edit(opened, 1_001));
+    assert!(may_edit(None, 0), "of a generation that a receipt has closed it is void by itself");
+    assert!(!may_edit(Some(txn(1, 2)), 1_001), "payment has not heard of that one here");
+    let much_later = ShardTime(3_600_000_000);
+    assert!(!payments.may_edit(opened, ShardTime(1_001), much_later), "its keys may be forgotten");
+}
+
+#[test]
 fn a_cancel_leaves_the_charge_to_be_finished() {
     let mut shop = Shop::new();
     shop.run(1, &charge(2, txn(1, 1), None));

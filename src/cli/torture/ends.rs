@@ -18,8 +18,8 @@ pub const PROGRESS_WITHIN: Duration = Duration::from_secs(10);
 /// Throughput counts as back at this share of what it was before the first fault: what has not recovered answers
 /// next to nothing, and the machine may have become busy with other things meanwhile.
 const BACK: (u64, u64) = (1, 10);
-/// What was finished is read back within that: it only has to be read.
-const READ_WITHIN: Duration = Duration::from_secs(90);
+/// What was finished only has to be read back: some of it within any so long, however slow the machine.
+const READ_STALLS_AFTER: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(50);
 /// Asked again at the end: this many of what is known, and of those this many of every pod.
 const KNOWN_MAX: usize = 12_000;
@@ -126,15 +126,16 @@ async fn settle(run: &mut Run<'_>, ends: &mut Ends) {
         return;
     }
     run.bar.set_message("reading everything back");
-    let reads = Instant::now();
-    while run.load.open_scenes.get() > 0 && reads.elapsed() < READ_WITHIN && !run.has_enough() {
+    let (mut open, mut last_read) = (run.load.open_scenes.get(), Instant::now());
+    while open > 0 && !run.has_enough() {
         run.notice();
         tokio::time::sleep(POLL).await;
-    }
-    if run.load.open_scenes.get() > 0 && !run.has_enough() {
-        let open = run.load.open_scenes.get();
-        progress(run, format!("{open} scenes could not be read back within {} s", READ_WITHIN.as_secs()));
-        return;
+        if open != run.load.open_scenes.get() {
+            (open, last_read) = (run.load.open_scenes.get(), Instant::now());
+        } else if last_read.elapsed() > READ_STALLS_AFTER {
+            let seconds = READ_STALLS_AFTER.as_secs();
+            return progress(run, format!("none of {open} scenes could be read back for {seconds} s"));
+        }
     }
     let quiet = Instant::now();
     loop {

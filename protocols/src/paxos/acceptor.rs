@@ -31,6 +31,9 @@ impl Replica {
         if !self.votes() || from != ballot.pod() || !self.heed(from, ballot, fx) {
             return;
         }
+        if self.must_be_told(now, from, ballot, fx) {
+            return;
+        }
         if ballot > self.promised {
             self.step_down(now, fx);
             self.promise(ballot, fx);
@@ -56,6 +59,9 @@ impl Replica {
     /// Follows the leader of `ballot`, if nothing higher is promised.
     pub(super) fn follow(&mut self, now: Time, from: PodId, ballot: Ballot, fx: &mut Fx) -> bool {
         if from != ballot.pod() || from == self.config.me || !self.heed(from, ballot, fx) {
+            return false;
+        }
+        if self.must_be_told(now, from, ballot, fx) {
             return false;
         }
         if ballot > self.promised || self.leader != Some(from) {

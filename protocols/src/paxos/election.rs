@@ -45,6 +45,13 @@ impl Replica {
         }
     }
 
+    /// A ballot was heard of: the next one to stand with lies above it.
+    fn see(&mut self, now: Time, from: PodId, ballot: Ballot, fx: &mut Fx) {
+        if !self.must_be_told(now, from, ballot, fx) {
+            self.seen = self.seen.max(ballot);
+        }
+    }
+
     /// For how long a leader, a majority or phase 1 may be silent.
     pub(super) fn election_timeout(&self, now: Time) -> Span {
         self.patience.wait(now, self.config.timing.election_timeout)
@@ -113,7 +120,7 @@ impl Replica {
         if !self.votes() {
             return;
         }
-        self.seen = self.seen.max(ballot);
+        self.see(now, from, ballot, fx);
         let leads = matches!(self.role, Role::Leader(_));
         if !leads && from == self.promised.pod() {
             // Whoever asks does not lead, and this voter follows nobody else.
@@ -144,7 +151,7 @@ impl Replica {
         leader: Option<PodId>,
         fx: &mut Fx,
     ) {
-        self.seen = self.seen.max(ballot);
+        self.see(now, from, ballot, fx);
         if poll != self.polls {
             return;
         }
@@ -312,8 +319,15 @@ impl Replica {
 
     /// A voter has promised more than this replica's ballot, which can never reach it: a higher one is
     /// needed, and whoever was promised goes first.
-    pub(super) fn on_reject(&mut self, now: Time, ballot: Ballot, promised: Ballot, fx: &mut Fx) {
-        self.seen = self.seen.max(promised);
+    pub(super) fn on_reject(
+        &mut self,
+        now: Time,
+        from: PodId,
+        ballot: Ballot,
+        promised: Ballot,
+        fx: &mut Fx,
+    ) {
+        self.see(now, from, promised, fx);
         let mine = matches!(self.role, Role::Leader(_) | Role::Candidate(_)) && ballot == self.promised;
         if mine {
             self.step_down(now, fx);

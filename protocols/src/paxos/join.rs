@@ -14,12 +14,13 @@
 //! nothing: its votes are as good as any other's.
 //!
 //! A replica may follow a leader of an epoch that it has not been told of. It cannot lead in it: whoever does
-//! counts no vote of the lost disk.
+//! counts no vote of the lost disk. In the cluster group, whose own log tells of it, it has to be told before it
+//! promises anything in that epoch.
 
-use super::message::{Event, Fx};
+use super::message::{Event, Fx, Record};
 use super::{Replica, Role};
 use crate::breaks;
-use crate::ids::{Ballot, PodId};
+use crate::ids::{Ballot, PodId, Shard};
 use crate::time::Time;
 
 impl Replica {
@@ -35,6 +36,24 @@ impl Replica {
     /// Whether it takes part in decisions.
     pub(super) fn votes(&self) -> bool {
         self.voter && (!self.is_joining() || breaks::is("joining-votes"))
+    }
+
+    /// Whether the entries that raise the epoch are in this very log. In other shards whoever has not been told of
+    /// a replacement may follow a leader of the newer epoch; it is told by the cluster group. Here
+    /// nobody else would tell it: had the leader gone once a majority has promised, none of them
+    /// could lead, not knowing whose votes count no more, and none would hear it from another.
+    pub(super) fn tells_itself(&self) -> bool {
+        self.config.shard == Shard::CLUSTER && !breaks::is("untold-promise")
+    }
+
+    /// Whether `ballot` is of an epoch that this replica has to be told of first. Then it asks its sender, who
+    /// has been.
+    pub(super) fn must_be_told(&mut self, now: Time, from: PodId, ballot: Ballot, fx: &mut Fx) -> bool {
+        let untold = ballot.epoch > self.config.epoch && self.tells_itself();
+        if untold {
+            self.ask(now, from, fx);
+        }
+        untold
     }
 
     /// A `Lead` was applied.
@@ -59,6 +78,13 @@ impl Replica {
         }
         let in_office = matches!(self.role, Role::Leader(_) | Role::Candidate(_));
         self.step_down(now, fx);
+        let applied = self.log.applied();
+        if self.tells_itself()
+            && let Some(entry) = self.log.get(applied).cloned()
+        {
+            // A restart that knew of the promise and not of its reason would never be told.
+            fx.persist.push(Record::Chosen { index: applied, entry });
+        }
         self.promise(floor, fx);
         self.leader = None;
         self.heard(now);

@@ -271,7 +271,7 @@ impl Replica {
             Message::Promise { ballot, applied, tail, next } => {
                 self.on_promise(now, from, ballot, applied, tail, next, fx);
             }
-            Message::Reject { ballot, promised } => self.on_reject(now, ballot, promised, fx),
+            Message::Reject { ballot, promised } => self.on_reject(now, from, ballot, promised, fx),
             Message::Accept { ballot, start, index, committed, entry } => {
                 self.on_accept(now, from, ballot, start, index, committed, entry, fx);
             }

@@ -34,3 +34,4 @@ mod cluster;
 mod golden;
 mod oracle;
 mod random;
+mod told;

@@ -3,7 +3,7 @@
 //! A time-out that is shorter than a round of the replicas takes deposes every leader before it has
 //! answered anything, for ever. No fixed one is right for a disk that takes 1 ms and for one that takes
 //! 200 ms. So each replica doubles its own when it has lost a leader, or an office of its own, to silence
-//! more than once in a while, and goes back to the configured one after a calm. Time-outs that grow
+//! more than once in a while, and takes that back step by step in calm times. Time-outs that grow
 //! are what makes an election end once delays are bounded by *some* bound, known to nobody (Dwork, Lynch and
 //! Stockmeyer 1988, §4; Chandra and Toueg 1996, figure 10). A leader whose link goes down is suspected
 //! at once all the same. Nothing of this is needed for safety.
@@ -13,36 +13,40 @@ use crate::time::{Span, Time};
 use std::hash::{Hash, Hasher};
 
 /// A time-out grows to eight times the configured one: 2 s by default, as long as a stopped pod may go unnoticed.
-const DOUBLINGS_MAX: u32 = 3;
-/// Without a loss for so long, the configured time-out is long enough.
-const CALM: Span = Span::from_millis(10_000);
+const DOUBLINGS_MAX: u64 = 3;
+/// Without a loss for so many of the configured time-outs, 10 s by default, one doubling is taken back. Not all of
+/// them: a disk that has become slow for good would lose its leaders anew, one doubling after the other.
+const CALM_TIMES: u64 = 40;
 
 /// What a replica of a shard has learned of how long its peers may take.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Patience {
-    /// When the last loss was, and how many there were before it without a calm in between.
-    lost: Option<(Time, u32)>,
+    /// When the last loss was.
+    lost_at: Time,
+    /// One more than the doublings then; 0 if nothing was ever lost.
+    losses: u64,
 }
 
 impl Patience {
-    /// A leader, a candidacy or an office of one's own was given up because somebody was silent for too long.
-    pub fn lose(&mut self, now: Time) {
-        let before = match self.lost {
-            Some((at, before)) if now.since(at) < CALM => before + 1,
-            Some(_) | None => 0,
-        };
-        self.lost = Some((now, before));
+    /// A leader, a candidacy or an office of one's own was given up because somebody was silent for too long; the
+    /// configured time-out is `timeout`.
+    pub fn lose(&mut self, now: Time, timeout: Span) {
+        self.losses = (self.remembered(now, timeout) + 1).min(DOUBLINGS_MAX + 1);
+        self.lost_at = now;
     }
 
     /// How long to wait now, where `timeout` is what is configured.
     #[must_use]
     pub fn wait(&self, now: Time, timeout: Span) -> Span {
-        match self.lost {
-            Some((at, before)) if now.since(at) < CALM && !breaks::is("impatient") => {
-                Span(timeout.0 << before.min(DOUBLINGS_MAX))
-            }
-            Some(_) | None => timeout,
+        if breaks::is("impatient") {
+            return timeout;
         }
+        Span(timeout.0 << self.remembered(now, timeout).saturating_sub(1))
+    }
+
+    fn remembered(&self, now: Time, timeout: Span) -> u64 {
+        let calms = now.since(self.lost_at).0.checked_div(timeout.0 * CALM_TIMES).unwrap_or(0);
+        self.losses.saturating_sub(calms)
     }
 }
 
@@ -66,7 +70,7 @@ mod tests {
     fn one_loss_changes_nothing() {
         let mut patience = Patience::default();
         assert_eq!(patience.wait(at(0), TIMEOUT), TIMEOUT);
-        patience.lose(at(100));
+        patience.lose(at(100), TIMEOUT);
         assert_eq!(patience.wait(at(100), TIMEOUT), TIMEOUT);
     }
 
@@ -75,7 +79,7 @@ mod tests {
         let mut patience = Patience::default();
         let waits: Vec<u64> = (0..6)
             .map(|n| {
-                patience.lose(at(n * 1_000));
+                patience.lose(at(n * 1_000), TIMEOUT);
                 patience.wait(at(n * 1_000), TIMEOUT).0 / TIMEOUT.0
             })
             .collect();
@@ -83,13 +87,17 @@ mod tests {
     }
 
     #[test]
-    fn a_calm_ends_it() {
+    fn each_calm_takes_one_doubling_back() {
         let mut patience = Patience::default();
-        patience.lose(at(0));
-        patience.lose(at(1_000));
-        assert_eq!(patience.wait(at(10_999), TIMEOUT), Span(2 * TIMEOUT.0));
-        assert_eq!(patience.wait(at(11_000), TIMEOUT), TIMEOUT);
-        patience.lose(at(12_000));
-        assert_eq!(patience.wait(at(12_000), TIMEOUT), TIMEOUT);
+        for ms in [0, 1_000, 2_000] {
+            patience.lose(at(ms), TIMEOUT);
+        }
+        let times = |patience: &Patience, ms| patience.wait(at(ms), TIMEOUT).0 / TIMEOUT.0;
+        let waits = [2_000, 11_999, 12_000, 21_999, 22_000, 90_000].map(|ms| times(&patience, ms));
+        assert_eq!(waits, [4, 4, 2, 2, 1, 1]);
+        patience.lose(at(12_500), TIMEOUT);
+        assert_eq!(times(&patience, 12_500), 4, "what was long enough before is so again at once");
+        patience.lose(at(90_000), TIMEOUT);
+        assert_eq!(times(&patience, 90_000), 1, "one loss by itself changes nothing");
     }
 }

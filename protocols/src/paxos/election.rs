@@ -69,7 +69,9 @@ impl Replica {
     }
 
     fn lost_leader(&self, now: Time) -> bool {
-        self.suspect || now.since(self.heard_at) >= self.election_timeout(now)
+        // Whoever asks has lost it, even though it would wait longer the next time.
+        let canvassing = matches!(self.role, Role::Canvassing { .. });
+        self.suspect || canvassing || now.since(self.heard_at) >= self.election_timeout(now)
     }
 
     /// Gives up leading or standing, if it did. The ballot is never taken up again.
@@ -88,7 +90,7 @@ impl Replica {
 
     pub(super) fn canvass(&mut self, now: Time, fx: &mut Fx) {
         if matches!(self.role, Role::Follower) && !self.suspect {
-            self.patience.lose(now);
+            self.patience.lose(now, self.config.timing.election_timeout);
         }
         self.leader = None;
         self.stand_at = now + self.config.timing.heartbeat + self.stagger();
@@ -308,7 +310,7 @@ impl Replica {
     pub(super) fn tick_candidate(&mut self, now: Time, fx: &mut Fx) {
         let Role::Candidate(candidate) = &self.role else { return };
         if now >= candidate.gives_up_at {
-            self.patience.lose(now);
+            self.patience.lose(now, self.config.timing.election_timeout);
             self.step_down(now, fx);
             self.stand_soon(now);
         } else if now >= candidate.resend_at {

@@ -59,7 +59,9 @@ impl Replica {
 
     /// Asks around whether a majority answers; how they answer does not matter.
     pub(super) fn on_offer(&mut self, now: Time, from: PodId, ballot: Ballot, fx: &mut Fx) {
-        if self.votes() && self.follow(now, from, ballot, fx) {
+        // Not of an epoch that it has not been told of: it could not stand when its turn comes.
+        let may_lead = self.votes() && ballot.epoch <= self.config.epoch;
+        if may_lead && self.follow(now, from, ballot, fx) {
             self.reached = Some(vec![self.config.me]);
             self.poll(fx);
         }

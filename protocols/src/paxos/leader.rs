@@ -257,7 +257,7 @@ impl Replica {
         let hears = |peer: &&Peer| peer.voter && peer.votes && now.since(peer.heard_at) < timeout;
         if 1 + self.peers.iter().filter(hears).count() < self.majority {
             // Cut off: its heartbeats must not keep it in office where they still arrive.
-            self.patience.lose(now);
+            self.patience.lose(now, self.config.timing.election_timeout);
             self.step_down(now, fx);
             self.leader = None;
             self.stand_soon(now);

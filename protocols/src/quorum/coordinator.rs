@@ -248,7 +248,7 @@ impl Replica {
         let timeout = self.patience.wait(now, timing.election);
         let near = |(pod, peer): &(&PodId, &Peer)| **pod == me || now.since(peer.heard) < timeout;
         if coordinator.peers.iter().filter(near).count() < self.config.write_quorum {
-            self.patience.lose(now);
+            self.patience.lose(now, timing.election);
             // Cut off: no more heartbeats, so that those who still hear this pod choose another.
             self.retire(now, fx);
             return;

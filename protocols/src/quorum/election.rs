@@ -66,7 +66,7 @@ impl Replica {
         let rank = self.rank();
         let Role::Follower(follower) = &mut self.role else { return };
         if !follower.suspect {
-            self.patience.lose(now);
+            self.patience.lose(now, self.config.timing.election);
         }
         let wait = Span(timing.stagger.0 << follower.tries.min(CANVASS_DOUBLINGS_MAX)).min(timing.election);
         follower.suspect = true;
@@ -149,7 +149,7 @@ impl Replica {
         let me = self.config.me;
         let Role::Candidate(candidate) = &mut self.role else { return };
         if now >= candidate.deadline {
-            self.patience.lose(now);
+            self.patience.lose(now, self.config.timing.election);
             self.retire(now, fx);
             return;
         }

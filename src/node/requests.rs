@@ -97,6 +97,18 @@ impl PaymentShard {
         Some(order)
     }
 
+    /// Whether a charge of the order stands, as far as this leader has judged.
+    pub(super) fn is_paid(&mut self, id: &OrderId, disk: &dyn Disk) -> bool {
+        let batch = self.group.machine.order_batch(id).cloned();
+        let incarnation = batch.as_ref().map_or(Incarnation(0), |batch| batch.incarnation);
+        self.orders.owner(disk, id, batch.as_ref()).is_some_and(|user| {
+            let order = OrderRef { user, order: id.clone(), incarnation };
+            self.group.look(disk, |payments, view| {
+                payments.order(view, &order).is_ok_and(|payments| payments.charge().is_some())
+            })
+        })
+    }
+
     /// Whether payment has closed the order.
     pub(super) fn is_removed(&mut self, order: &OrderRef, disk: &dyn Disk) -> bool {
         self.group.look(disk, |payments, view| payments.order(view, order).is_ok_and(|p| p.closed))

@@ -21,7 +21,10 @@ impl Replica {
     /// Whether a message of `ballot` may be heeded; if not, its sender is told why.
     fn heed(&mut self, from: PodId, ballot: Ballot, fx: &mut Fx) -> bool {
         if ballot < self.promised {
-            fx.send.push((from, Message::Reject { ballot, promised: self.promised }));
+            // A majority can do without whoever has no vote, however far ahead it is.
+            if self.votes() {
+                fx.send.push((from, Message::Reject { ballot, promised: self.promised }));
+            }
             return false;
         }
         true

@@ -450,14 +450,17 @@ impl PaymentShard {
                 | payment::Outcome::Prepared
                 | payment::Outcome::Aborted => unreachable!("outcomes of checkouts only"),
             },
-            Waiter::Then(asker, outcome) => match *outcome {
+            Waiter::Then(asker, outcome) => {
                 // Cancelled since it was judged, if only by what is not committed yet: told now, the refusal would be of
                 // a time that an earlier attempt may come behind (`OrderPayments::may_edit`).
-                Outcome::Refused(Refusal::OrderPaid(order)) if !self.is_paid(&order, disk) => {
+                if let Outcome::Refused(Refusal::OrderPaid(order)) = outcome.as_ref()
+                    && !self.is_paid(order, disk)
+                {
                     self.say(asker, Tell::NotLeader { leader: None }, out);
+                } else {
+                    self.tell(asker, *outcome, out);
                 }
-                outcome => self.tell(asker, outcome, out),
-            },
+            }
             Waiter::Charge(txn) => self.charge_applied(now, txn, outcome, disk, out),
             Waiter::Concluded(txn, decision) => self.concluded(now, txn, decision, outcome, disk, out),
             Waiter::Repeat { order, asker, deadline } => match outcome {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use kassa_protocols::ids::{Module, PodId, Shard};
 use kassa_protocols::tables::Disk;
 pub use kassa_storage::lacks_room;
-use kassa_storage::{OpenError, Options, ReadError, Store};
+use kassa_storage::{Inspected, OpenError, Options, ReadError, Store};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,7 @@ impl Stores {
         formed: bool,
         stall_max: Duration,
     ) -> Result<Self, OpenError> {
-        let open = |module: Module| {
+        let inspect = |module: Module| {
             let options = Options {
                 pod: pod.0,
                 must_exist: formed,
@@ -52,14 +52,13 @@ impl Stores {
                 on_fault: Box::new(|fault| fail_stop(&fault.to_string())),
                 ..Options::default()
             };
-            Store::open(&pod_directory.join(module.to_string()), options).map(Arc::new)
+            Store::inspect(&pod_directory.join(module.to_string()), options)
         };
-        std::thread::scope(|scope| {
-            let threads = MODULES.map(|module| scope.spawn(move || open(module)));
-            let [order, stock, payment] =
-                threads.map(|thread| thread.join().expect("a panic has ended the process"));
-            Ok(Self { order: order?, stock: stock?, payment: payment? })
-        })
+        let open = |inspected: Inspected| inspected.open().map(Arc::new);
+        // All are whole before any is opened: a start that is refused changes none of them.
+        let [order, stock, payment] = at_once(MODULES, inspect);
+        let [order, stock, payment] = at_once([order?, stock?, payment?], open);
+        Ok(Self { order: order?, stock: stock?, payment: payment? })
     }
 
     /// The store that holds the shards of `module`.
@@ -110,4 +109,12 @@ impl Disk for Stores {
             Err(error) => fail_stop(&format!("{shard}: {error}")),
         }
     }
+}
+
+/// Does the same to each on a thread of its own.
+fn at_once<T: Send, R: Send, const N: usize>(each: [T; N], work: impl Fn(T) -> R + Copy + Send) -> [R; N] {
+    std::thread::scope(|scope| {
+        let threads = each.map(|one| scope.spawn(move || work(one)));
+        threads.map(|thread| thread.join().expect("a panic has ended the process"))
+    })
 }

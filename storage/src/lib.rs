@@ -38,5 +38,5 @@ mod watchdog;
 pub use check::{Report, ShardReport, check, inspect};
 pub use commit::Batch;
 pub use error::{CommitError, Damage, OpenError, ReadError, lacks_room};
-pub use store::{Options, Store};
+pub use store::{Inspected, Options, Store};
 pub use watchdog::Fault;

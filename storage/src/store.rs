@@ -17,7 +17,7 @@ use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File};
 use std::io::Read;
 use std::ops::Bound;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -102,6 +102,12 @@ impl Store {
     ///
     /// Reads all files once, so its time grows with their size: some 0.5 s a GiB.
     pub fn open(dir: &Path, options: Options) -> Result<Self, OpenError> {
+        Self::inspect(dir, options)?.open()
+    }
+
+    /// Locks the store and reads all its files: what is damaged or missing shows before anything is changed, here or
+    /// in a store beside it.
+    pub fn inspect(dir: &Path, options: Options) -> Result<Inspected, OpenError> {
         if !options.must_exist {
             fs::create_dir_all(dir).map_err(OpenError::io(dir))?;
         }
@@ -113,6 +119,24 @@ impl Store {
                 Default::default()
             }
         };
+        Ok(Inspected { dir: dir.to_owned(), options, lock, marker, inventory })
+    }
+}
+
+/// A store that is whole, or not made yet, and not open.
+pub struct Inspected {
+    dir: PathBuf,
+    options: Options,
+    lock: File,
+    marker: Marker,
+    inventory: Inventory,
+}
+
+impl Inspected {
+    /// Opens the store, or makes it.
+    pub fn open(self) -> Result<Store, OpenError> {
+        let Self { dir, options, lock, marker, inventory } = self;
+        let dir = dir.as_path();
         let database = |source| OpenError::Database { dir: dir.to_owned(), source };
         let (db, log, tables) = open_database(dir, &options).map_err(database)?;
         if marker == Marker::default() {
@@ -135,9 +159,12 @@ impl Store {
             cut_below: 0,
             failed: false,
         };
-        Ok(Self { watchdog: Some(watchdog), watched, state: Mutex::new(state), log, tables, db, _lock: lock })
+        let (watchdog, state) = (Some(watchdog), Mutex::new(state));
+        Ok(Store { watchdog, watched, state, log, tables, db, _lock: lock })
     }
+}
 
+impl Store {
     /// The log records still there, in order of position. A record that a cut has covered may still
     /// be among them; the newest always is.
     pub fn log(&self) -> impl Iterator<Item = Result<(u64, Bytes), ReadError>> + use<> {

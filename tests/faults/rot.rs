@@ -288,6 +288,8 @@ fn the_program_says_the_same(plan: &Plan) {
         format!("payment/{}", newest.display()),
     ];
     assert_eq!(check(), (Some(0), String::new()));
+    let stores = || STORES.map(|store| Image::of(&data.join(store)).0);
+    let whole = stores();
     for file in &files {
         let path = data.join(file);
         let bytes = fs::read(&path).unwrap();
@@ -308,6 +310,7 @@ fn the_program_says_the_same(plan: &Plan) {
                 );
             }
             fs::write(&path, &bytes).unwrap();
+            assert!(stores() == whole, "{file} {what}: what was refused has changed something");
         }
     }
     // What only tells people something may be anything.

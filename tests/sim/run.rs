@@ -94,8 +94,11 @@ impl World {
         let mut open = Vec::new();
         for pod in &self.pods {
             let id = pod.id;
-            if pod.state == State::Waiting {
-                open.push(format!("{id} waits to be replaced"));
+            match pod.state {
+                State::Waiting => open.push(format!("{id} waits to be replaced")),
+                // Not started again yet: it has yet to say what is open.
+                State::Down => open.push(format!("{id} is down")),
+                State::Up | State::Dead => {}
             }
             let Some(status) = pod.status() else { continue };
             for disk in status.disks.iter().filter(|disk| !disk.whole) {

@@ -3,11 +3,10 @@
 
 use crate::adapter::Status;
 use crate::disk::Disk;
-use crate::net::Delay;
+use crate::faults::{Fault, Kind};
 use crate::run::{lead, until};
-use crate::scenario::{Absence, Replication, Scenario, Trouble};
-use crate::setting::commit;
-use crate::world::World;
+use crate::scenario::{Replication, Scenario};
+use crate::world::{World, talks};
 use kassa_protocols::ids::{Module, Shard, ShardNo};
 use kassa_protocols::tables::Disk as _;
 use rand::SeedableRng;
@@ -27,30 +26,13 @@ const CATCHES_UP_WITHIN_US: u64 = 20_000_000;
 
 fn scenario(payment: Replication, stock: Replication) -> Scenario {
     Scenario {
-        pods: 3,
-        payment_pods: 3,
-        stock_pods: 3,
         shards: SHARDS,
-        payment,
-        stock,
-        commit: commit(),
-        write_all: false,
-        trouble: Trouble::None,
         clients: 8,
         operations: 8_000,
         users: 30,
         items: 30,
-        batch: 0,
-        reloads: 0,
-        plenty: 1_000,
-        delay: Delay { base_us: 500, jitter_us: 500 },
-        fsync_us: 500,
-        write_us: 20,
-        proxy_timeout_us: 2_000_000,
-        think_us: 5_000,
-        faults_end_us: 12_000_000,
-        absence: Some(Absence { pod: AWAY, from_us: 1_000_000, for_us: 5_000_000 }),
         backlog_bytes_max: Some(BACKLOG_BYTES_MAX),
+        ..Scenario::steady(payment, stock)
     }
 }
 
@@ -83,7 +65,8 @@ fn remembered(disk: &Disk) -> usize {
 
 fn catches_up(payment: Replication, stock: Replication) {
     let rng = ChaCha8Rng::seed_from_u64(7);
-    let mut world = World::new(scenario(payment, stock), rng, std::env::var_os("TALK").is_some());
+    let away = Fault { at_us: 1_000_000, for_us: 5_000_000, kind: Kind::Kill { pod: AWAY, power: true } };
+    let mut world = World::with_faults(scenario(payment, stock), vec![away], rng, talks());
     let ran = lead(&mut world).unwrap_or_else(|wrong| panic!("{wrong}"));
     let by_us = world.now_us + CATCHES_UP_WITHIN_US;
     until(&mut world, by_us, |world| behind(world).is_empty()).expect("nothing spins");

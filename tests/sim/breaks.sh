@@ -10,7 +10,7 @@ trap 'rm -rf "$logs"' EXIT
 # A failure that is wanted is not to be kept for the next run.
 export PROPTEST_DISABLE_FAILURE_PERSISTENCE=1 RUST_BACKTRACE=0
 
-row='^| `\([a-z-]*\)` |.*| \(sim [0-9]*\|blocking [0-9]*\|sluggish\|modules\|paxos\|quorum\|eventual\|commit\) |$'
+row='^| `\([a-z-]*\)` |.*| \(sim [0-9]*\|blocking [0-9]*\|sluggish\|held\|modules\|paxos\|quorum\|eventual\|commit\) |$'
 sed -n "s/$row/\1 \2/p" "$readme" >"$logs/table"
 grep -rhoE 'breaks::is\("[a-z-]+"\)' src protocols/src | sed 's/.*"\(.*\)".*/\1/' | sort -u >"$logs/placed"
 if ! diff <(cut -d' ' -f1 "$logs/table" | sort -u) "$logs/placed"; then
@@ -31,11 +31,11 @@ tests_of() {
   local program
   program=$(realpath "${programs[$1]:-${programs[sim]}}")
   case $1 in
-    modules | sluggish) "$program" "$1::" ;;
+    modules | sluggish | held) "$program" "$1::" ;;
     *) (cd protocols && "$program") ;;
   esac
 }
-for which in modules sluggish commit eventual paxos quorum; do
+for which in modules sluggish held commit eventual paxos quorum; do
   [ -x "${programs[$which]:-${programs[sim]}}" ] || { echo "no program for $which"; exit 1; }
   if ! tests_of "$which" >"$logs/out" 2>&1; then
     cat "$logs/out"

@@ -2,7 +2,7 @@
 
 use crate::net::Delay;
 use crate::pod::CrashPoint;
-use crate::scenario::{Absence, Scenario, Trouble};
+use crate::scenario::{Scenario, Trouble};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
@@ -140,11 +140,6 @@ pub fn schedule(scenario: &Scenario, rng: &mut ChaCha8Rng) -> Vec<Fault> {
             Fault { at_us, for_us: rng.random_range(10_000..=longest), kind }
         })
         .collect();
-    faults.extend(scenario.absence.map(|Absence { pod, from_us, for_us }| Fault {
-        at_us: from_us,
-        for_us,
-        kind: Kind::Kill { pod, power: true },
-    }));
     if !rotten && !faults.is_empty() && scenario.may_lose_disks() {
         faults.extend(lost_disks(scenario, rng.clone()));
     }

@@ -1,11 +1,9 @@
-//! Answers wait until what they rest on is durable, those about orders and what a replica shows of an item:
-//! driven by hand, since a run that loses just the messages that matter is rare.
+//! Answers wait until what they rest on is durable: those about orders, what a replica shows of an item, and
+//! whatever needs a majority of disks. Driven by hand, since a run that loses just the messages that matter is rare.
 
 use crate::adapter::{self, ClientId, Input, Message, Node, Outcome, Request};
 use crate::disk::Disk;
-use crate::net::Delay;
-use crate::scenario::{Replication, Scenario, Trouble};
-use crate::setting::commit;
+use crate::scenario::{Replication, Scenario};
 use crate::world::pod_id;
 use kassa::modules::money::Money;
 use kassa::modules::request::{Answer, ItemId, Op, OrderId, Refusal, UserId};
@@ -26,38 +24,16 @@ struct Steps {
     asked: u64,
     /// Whether pods lose what they say of orders to each other.
     loses_orders: bool,
+    /// Pods whose disks are not done with anything: what is to leave after that is held back.
+    stalled: Vec<usize>,
+    held_back: Vec<(usize, PodId, Vec<Message>)>,
     /// What replicas showed of items before the disk of their round, and after it.
     shown: (u64, u64),
 }
 
 impl Steps {
     fn new() -> Self {
-        let scenario = Scenario {
-            pods: PODS,
-            payment_pods: PODS,
-            stock_pods: PODS,
-            shards: 1,
-            payment: Replication::Paxos,
-            stock: Replication::Quorum,
-            commit: commit(),
-            write_all: false,
-            trouble: Trouble::None,
-            clients: 0,
-            operations: 0,
-            users: 0,
-            items: 0,
-            batch: 0,
-            reloads: 0,
-            plenty: 0,
-            delay: Delay { base_us: 0, jitter_us: 0 },
-            fsync_us: 0,
-            write_us: 0,
-            proxy_timeout_us: 0,
-            think_us: 0,
-            faults_end_us: 0,
-            absence: None,
-            backlog_bytes_max: None,
-        };
+        let scenario = Scenario { shards: 1, ..Scenario::steady(Replication::Paxos, Replication::Quorum) };
         let disks: Vec<Disk> = (0..PODS).map(|_| Disk::default()).collect();
         let now = Time(0);
         let node = |n: usize| adapter::start(pod_id(n), Default::default(), &scenario, &disks[n], now);
@@ -67,13 +43,26 @@ impl Steps {
             others.map(|other| Input::Link { peer: pod_id(other), up: true }).collect()
         };
         let arriving = (0..PODS).map(links).collect();
-        let replies = BTreeMap::new();
-        Self { now, nodes, disks, arriving, replies, asked: 0, loses_orders: false, shown: (0, 0) }
+        Self {
+            now,
+            nodes,
+            disks,
+            arriving,
+            replies: BTreeMap::new(),
+            asked: 0,
+            loses_orders: false,
+            stalled: Vec::new(),
+            held_back: Vec::new(),
+            shown: (0, 0),
+        }
     }
 
     fn round(&mut self) {
         self.now = self.now + ROUND;
-        let mut said: Vec<(usize, PodId, Vec<Message>)> = Vec::new();
+        let held_back = std::mem::take(&mut self.held_back).into_iter();
+        let (mut said, held_back): (Vec<_>, _) =
+            held_back.partition(|(from, ..)| !self.stalled.contains(from));
+        self.held_back = held_back;
         for n in 0..PODS {
             let (node, disk) = (&mut self.nodes[n], &mut self.disks[n]);
             let durable = stock_accepted(node);
@@ -91,8 +80,10 @@ impl Steps {
                 self.shown.0 += 1;
             }
             self.shown.1 += shown(&round.late).count() as u64;
-            let frames = round.early.into_iter().chain(round.late);
-            said.extend(frames.map(|(to, messages)| (n, to, messages)));
+            let from_it = |(to, messages)| (n, to, messages);
+            said.extend(round.early.into_iter().map(from_it));
+            let late = if self.stalled.contains(&n) { &mut self.held_back } else { &mut said };
+            late.extend(round.late.into_iter().map(from_it));
         }
         for (from, to, mut messages) in said {
             if self.loses_orders && to != pod_id(from) {
@@ -204,4 +195,33 @@ fn what_shows_a_write_waits_until_it_is_durable() {
     }
     let (before, after) = steps.shown;
     assert!(before > 50 && after > 50, "{before} shown before the disk, {after} after");
+}
+
+#[test]
+fn no_answer_rests_on_disks_that_are_not_done() {
+    let mut steps = Steps::new();
+    let (order, item) = shop(&mut steps);
+    let Answer::Order(view) = steps.answer(Op::FindOrder { order: order.clone() }) else {
+        panic!("no order")
+    };
+    for quick in 0..PODS {
+        steps.stalled = (0..PODS).filter(|&pod| pod != quick).collect();
+        let mut asked = Vec::new();
+        for pod in 0..PODS {
+            asked.push(steps.ask_at(pod, Op::CreateUser));
+            asked.push(steps.ask_at(pod, Op::AddFunds { user: view.user.clone(), amount: Money::whole(1) }));
+            asked.push(steps.ask_at(pod, Op::AddStock { item: item.clone(), units: 1 }));
+            asked.push(steps.ask_at(pod, Op::AddItem { order: order.clone(), item: item.clone(), units: 1 }));
+        }
+        // Nobody is given up yet after that long.
+        steps.run(Span::from_millis(100));
+        assert_eq!(steps.replies, BTreeMap::new(), "it is on the disk of p{quick} alone, if at all");
+
+        steps.stalled = Vec::new();
+        steps.run(Span::from_millis(3_000));
+        for client in asked {
+            let reply = steps.replies.remove(&client);
+            assert!(matches!(reply, Some(Outcome::Done(_))), "{reply:?}");
+        }
+    }
 }

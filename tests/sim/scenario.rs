@@ -1,6 +1,7 @@
 //! What a seed decides once, before anything happens: the size and the character of its run.
 
 use crate::net::Delay;
+use crate::setting::commit;
 use kassa::histories::workload::Plan;
 pub use kassa::node::config::Commit;
 use rand::RngExt;
@@ -57,17 +58,8 @@ pub struct Scenario {
     pub think_us: u64,
     /// When faults end and all is mended.
     pub faults_end_us: u64,
-    /// A pod that is away for long, besides whatever the seed draws.
-    pub absence: Option<Absence>,
     /// Bytes that a link may have queued, if they are counted: one that is owed more is reset.
     pub backlog_bytes_max: Option<usize>,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub struct Absence {
-    pub pod: usize,
-    pub from_us: u64,
-    pub for_us: u64,
 }
 
 impl Scenario {
@@ -96,6 +88,35 @@ impl Scenario {
     /// Whether all goes on once a pod is gone for good, and nobody replaces it.
     pub fn bears_a_loss(&self) -> bool {
         self.may_lose_disks() && !self.write_all
+    }
+
+    /// Three pods with plenty to sell and steady load, and nothing drawn: runs of one purpose say where they differ.
+    pub fn steady(payment: Replication, stock: Replication) -> Self {
+        Self {
+            pods: 3,
+            payment_pods: 3,
+            stock_pods: 3,
+            shards: 2,
+            payment,
+            stock,
+            commit: commit(),
+            write_all: false,
+            trouble: Trouble::None,
+            clients: 6,
+            operations: 100,
+            users: 10,
+            items: 10,
+            batch: 0,
+            reloads: 0,
+            plenty: 1_000,
+            delay: Delay { base_us: 500, jitter_us: 500 },
+            fsync_us: 500,
+            write_us: 20,
+            proxy_timeout_us: 2_000_000,
+            think_us: 5_000,
+            faults_end_us: 12_000_000,
+            backlog_bytes_max: None,
+        }
     }
 
     pub fn of(rng: &mut ChaCha8Rng) -> Self {
@@ -138,7 +159,6 @@ impl Scenario {
             proxy_timeout_us: rng.random_range(1_000_000..3_000_000),
             think_us: rng.random_range(0..150_000),
             faults_end_us: rng.random_range(4_000_000..10_000_000),
-            absence: None,
             backlog_bytes_max: None,
         }
     }

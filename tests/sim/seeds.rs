@@ -2,6 +2,7 @@
 
 use crate::run::{Ran, run};
 use crate::setting::{MATRIX, Setting, settings};
+use crate::world::talks;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -258,12 +259,11 @@ fn seeds_hold() {
     let settings = settings();
     if let Some(seed) = number("SEED") {
         note_panics();
-        let talks = std::env::var_os("TALK").is_some();
         for setting in settings {
             let thread = std::thread::Builder::new().name("seed".into());
             let caught = {
                 let setting = setting.clone();
-                move || run_caught(seed, &setting, talks)
+                move || run_caught(seed, &setting, talks())
             };
             match thread.spawn(caught).expect("a thread").join().expect("caught") {
                 Ok(ran) => println!("{setting}seed {seed} holds: {ran:?}"),

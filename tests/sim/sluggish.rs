@@ -1,11 +1,9 @@
 //! All disks are slow at once: an fsync takes longer than half the election time-out, so that nobody's
 //! candidacy ends within it. Leaders are found nevertheless, stay, and everything asked for ends.
 
-use crate::net::Delay;
 use crate::run::lead;
-use crate::scenario::{Replication, Scenario, Trouble};
-use crate::setting::commit;
-use crate::world::World;
+use crate::scenario::{Replication, Scenario};
+use crate::world::{World, talks};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -16,37 +14,17 @@ const ENDS_BY_US: u64 = 32_000_000;
 
 fn scenario(payment: Replication, stock: Replication) -> Scenario {
     Scenario {
-        pods: 3,
-        payment_pods: 3,
-        stock_pods: 3,
-        shards: 2,
-        payment,
-        stock,
-        commit: commit(),
-        write_all: false,
-        trouble: Trouble::None,
-        clients: 6,
-        operations: 100,
-        users: 10,
-        items: 10,
-        batch: 0,
-        reloads: 0,
-        plenty: 1_000,
-        delay: Delay { base_us: 500, jitter_us: 500 },
         fsync_us: FSYNC_US,
-        write_us: 20,
         proxy_timeout_us: 60_000_000,
-        think_us: 5_000,
         faults_end_us: 20_000_000,
-        absence: None,
-        backlog_bytes_max: None,
+        ..Scenario::steady(payment, stock)
     }
 }
 
 fn serves(payment: Replication, stock: Replication) {
     for seed in 0..8 {
         let rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut world = World::new(scenario(payment, stock), rng, std::env::var_os("TALK").is_some());
+        let mut world = World::new(scenario(payment, stock), rng, talks());
         let ran = lead(&mut world).unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
         println!("{payment:?} {stock:?} {seed}: {} ms {:?}", ran.virtual_us / 1_000, ran.counts);
         assert!(

@@ -136,6 +136,11 @@ pub struct World {
 impl World {
     pub fn new(scenario: Scenario, mut rng: ChaCha8Rng, talks: bool) -> Self {
         let faults = faults::schedule(&scenario, &mut rng);
+        Self::with_faults(scenario, faults, rng, talks)
+    }
+
+    /// A world in which just that goes wrong; `faults` are in the order of their times.
+    pub fn with_faults(scenario: Scenario, faults: Vec<Fault>, mut rng: ChaCha8Rng, talks: bool) -> Self {
         let pods = (0..scenario.pods).map(|n| Pod::new(pod_id(n), &mut rng)).collect();
         let mut world = Self {
             now_us: 0,
@@ -486,6 +491,11 @@ impl World {
             self.at(self.now_us, Event::Start { pod });
         }
     }
+}
+
+/// Whether the environment asks to be told what happens.
+pub fn talks() -> bool {
+    std::env::var_os("TALK").is_some()
 }
 
 pub fn pod_id(n: usize) -> PodId {

@@ -50,7 +50,7 @@ impl Replica {
         leader.preferred_ready_since = ready.then_some(if due { now } else { since });
     }
 
-    fn keep_office(&mut self) {
+    pub(super) fn keep_office(&mut self) {
         if let Role::Leader(leader) = &mut self.role {
             leader.handing_over_since = None;
             leader.preferred_ready_since = None;

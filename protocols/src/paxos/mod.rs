@@ -43,6 +43,7 @@ mod log;
 mod message;
 mod reads;
 
+use crate::breaks;
 pub use leader::PROPOSALS_IN_FLIGHT_MAX;
 pub use log::HISTORY_BYTES_MAX;
 pub use message::{Body, Durable, Entry, Event, Fx, Message, Record};
@@ -354,12 +355,12 @@ impl Replica {
     }
 
     /// Another voter than the first is to lead; `urgent` if it need not have kept up for a while before. Only
-    /// ever a reason to hand over.
+    /// ever a reason to hand over, or no longer to: nothing goes to whom was preferred until now.
     pub fn prefer(&mut self, pod: PodId, urgent: bool) {
         if self.preferred != pod {
             self.preferred = pod;
-            if let Role::Leader(leader) = &mut self.role {
-                leader.preferred_ready_since = None;
+            if !breaks::is("handover-unended") {
+                self.keep_office();
             }
         }
         self.urgent = urgent;

@@ -82,7 +82,7 @@ impl Run {
 
     fn fault(&mut self) {
         let id = self.any();
-        match self.rng.random_range(0..18) {
+        match self.rng.random_range(0..19) {
             0..=1 => {
                 if self.cluster.is_up(id) {
                     let survive = self.rng.random_range(0..3);
@@ -142,6 +142,10 @@ impl Run {
                     self.cluster.lose_disk(id);
                 }
             }
+            17 => {
+                let preferred = self.voters[self.rng.random_range(0..self.voters.len())];
+                self.prefer(id, preferred);
+            }
             _ => {
                 for id in self.voters.clone() {
                     if self.cluster.waits(id) {
@@ -152,6 +156,21 @@ impl Run {
                     }
                 }
             }
+        }
+    }
+
+    /// As a pod does that finds another too slow to lead, and later that it is not.
+    fn prefer(&mut self, id: PodId, preferred: PodId) {
+        let urgent = self.rng.random_bool(0.5);
+        if let Some(replica) = &mut self.cluster.pod(id).replica {
+            replica.prefer(preferred, urgent);
+        }
+    }
+
+    /// All prefer the same: while each prefers another, an office may go round for ever.
+    fn agree(&mut self) {
+        for id in self.cluster.ids() {
+            self.prefer(id, PodId(1));
         }
     }
 
@@ -167,9 +186,11 @@ impl Run {
     }
 
     /// Links stay cut, some one way, but one voter still hears a majority and is heard by it: within four
-    /// election time-outs of that (and what it takes to catch up) some leader gets commands through.
+    /// election time-outs of that, as long as they have grown in the storm (and what it takes to catch up),
+    /// some leader gets commands through.
     fn partial(&mut self) {
         self.cluster.heal();
+        self.agree();
         if self.cluster.lacks_a_disk() {
             self.cluster.run(Span::from_millis(2_000));
         }
@@ -188,7 +209,7 @@ impl Run {
         }
         // Everything still on its way counts as a fault.
         self.cluster.run(Span::from_millis(400));
-        self.cluster.run(Span::from_millis(1_000));
+        self.cluster.run(Span::from_millis(8_000));
         let before = self.cluster.oracle.newest;
         for leader in self.cluster.leaders() {
             self.cluster.propose(leader, Bytes::from_static(b"partial"));
@@ -205,6 +226,7 @@ impl Run {
     /// back, new commands and reads get through, and all replicas are the same.
     fn peace(&mut self) {
         self.cluster.heal();
+        self.agree();
         // What is delayed on links, the longest election, and the delay before the office is returned.
         self.cluster.run(Span::from_millis(6_000));
         assert_eq!(self.cluster.leaders(), vec![PodId(1)], "the preferred leader leads");

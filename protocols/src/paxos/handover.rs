@@ -3,6 +3,7 @@
 //! When the preferred voter has kept up for a while, the leader *offers*; the other one makes sure that it
 //! reaches a majority, and says that it is *ready*; the leader then takes no more, lets what is in flight
 //! be chosen, tells it to stand, and steps down. If the last message is lost an ordinary election follows.
+//! A leader that is told meanwhile to prefer another, itself perhaps, keeps its office and takes commands again.
 
 use super::leader::PROPOSALS_IN_FLIGHT_MAX;
 use super::message::{Fx, Message};

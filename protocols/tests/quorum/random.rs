@@ -16,6 +16,8 @@ const SHAPES: [(u8, usize); 6] = [(3, 2), (3, 2), (5, 3), (3, 3), (3, 2), (1, 1)
 const PHASES: u32 = 4;
 const STEPS: u32 = 900;
 const SEEDS: u64 = 60;
+/// Out of 100 faults: a pod prefers another coordinator, as when one is too slow.
+const PREFERS: u32 = 10;
 
 struct Run {
     world: World,
@@ -113,6 +115,10 @@ impl Run {
         if self.rng.random_range(0..100) < self.disk {
             self.lost_disk(pod);
         }
+        if self.rng.random_range(0..100) < PREFERS && self.world.runs(pod) {
+            let urgent = self.rng.random_range(0..2) == 0;
+            self.world.pod(pod).replica().prefer(other, urgent);
+        }
         if pod == other {
             return;
         }
@@ -151,6 +157,9 @@ impl Run {
             if !self.world.runs(pod) {
                 self.world.start(pod);
             }
+        }
+        for pod in self.world.all() {
+            self.world.pod(pod).replica().prefer(PodId(0), false);
         }
         self.world.run(Span::from_millis(1_500));
         let leader = self.world.leader().expect("a coordinator is in office after a second of quiet");

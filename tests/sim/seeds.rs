@@ -1,8 +1,7 @@
 //! The driver: many seeds over the machine's cores, and what they found.
 
 use crate::run::{Ran, run};
-use crate::setting::{MATRIX, Setting, settings};
-use crate::world::talks;
+use crate::setting::{MATRIX, Setting, settings, talks};
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -130,3 +130,8 @@ impl fmt::Display for Setting {
         if self.is_free() { f.write_str("") } else { write!(f, "CONFIG={} ", self.text) }
     }
 }
+
+/// Whether the environment asks to be told what happens.
+pub fn talks() -> bool {
+    std::env::var_os("TALK").is_some()
+}

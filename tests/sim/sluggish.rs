@@ -3,7 +3,8 @@
 
 use crate::run::lead;
 use crate::scenario::{Replication, Scenario};
-use crate::world::{World, talks};
+use crate::setting::talks;
+use crate::world::World;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 

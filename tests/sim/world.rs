@@ -493,11 +493,6 @@ impl World {
     }
 }
 
-/// Whether the environment asks to be told what happens.
-pub fn talks() -> bool {
-    std::env::var_os("TALK").is_some()
-}
-
 pub fn pod_id(n: usize) -> PodId {
     PodId(u8::try_from(n).expect("a handful of pods"))
 }
